@@ -1,0 +1,40 @@
+# Two commands do everything: `make talk` (hear the embedded model answer) and `make test`.
+BIN := .venv/bin
+TORCH ?= torch==2.13.0
+# A pip index for PyTorch's CPU build, e.g. TORCH_INDEX=https://…/whl/cpu ; empty takes the default index.
+TORCH_INDEX ?=
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: talk test check fix reproduce synthesisers clean
+
+.venv/ready: pyproject.toml
+	python3 -m venv .venv
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(BIN)/pip install -q -e '.[dev]'
+	touch $@
+
+talk: .venv/ready
+	$(BIN)/deeptalk talk $(or $(INPUT),examples/questions/*.wav)
+
+test: .venv/ready
+	$(BIN)/pytest
+
+check: .venv/ready
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+fix: .venv/ready
+	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests
+
+# flite and espeak-ng make the training data; talking and testing don't need them.
+synthesisers:
+	apt-get update -qq && apt-get install -y -qq flite espeak-ng
+
+reproduce: .venv/ready
+	$(BIN)/deeptalk reproduce
+
+clean:
+	rm -rf .venv build dist
