@@ -1,0 +1,80 @@
+"""Scores as pure functions: exact share with its interval, corpus word error rate."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deeptalk.evaluation.normalize import plain, plain_words
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """One figure: ``value`` in ``unit``, made of ``num_right`` (or errors) of ``num_examples`` (or words)."""
+
+    name: str
+    value: float
+    unit: str
+    count: int
+    total: int
+    low: float
+    high: float
+
+
+def exact_score(name: str, predictions: Sequence[str], references: Sequence[str]) -> Score:
+    """The share of predictions equal to their reference after ``plain``, with a 95 % Wilson interval."""
+    right = sum(plain(p) == plain(r) for p, r in zip(predictions, references, strict=True))
+    return share_score(name, right, len(references))
+
+
+def share_score(name: str, count: int, total: int) -> Score:
+    """``count`` of ``total`` in per cent with a 95 % Wilson interval; 0 of 0 is not a number."""
+    if total == 0:
+        return Score(name=name, value=math.nan, unit="%", count=0, total=0, low=math.nan, high=math.nan)
+    z, rate = 1.959964, count / total
+    centre = (rate + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
+    return Score(
+        name=name,
+        value=100 * rate,
+        unit="%",
+        count=count,
+        total=total,
+        low=100 * max(0.0, centre - half),
+        high=100 * min(1.0, centre + half),
+    )
+
+
+def word_errors(prediction: Sequence[str], reference: Sequence[str]) -> int:
+    """Substitutions, deletions and insertions that turn ``reference`` into ``prediction``."""
+    row = list(range(len(prediction) + 1))
+    for i, word in enumerate(reference, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(prediction, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
+    return row[-1]
+
+
+def wer_score(name: str, predictions: Sequence[str], references: Sequence[str]) -> Score:
+    """Corpus word error rate in per cent: all errors over all reference words (no cap at 100 %).
+
+    The interval is the normal one over utterances (delta method), as errors within an utterance depend on each other.
+    """
+    errors = [
+        word_errors(plain_words(p), plain_words(r)) for p, r in zip(predictions, references, strict=True)
+    ]
+    words = [len(plain_words(r)) for r in references]
+    total = sum(words)
+    if total == 0:
+        return Score(name=name, value=math.nan, unit="% WER", count=0, total=0, low=math.nan, high=math.nan)
+    rate, n = sum(errors) / total, len(words)
+    spread = sum((e - rate * w) ** 2 for e, w in zip(errors, words, strict=True))
+    half = 1.959964 * math.sqrt(spread * n / max(1, n - 1)) / total
+    return Score(
+        name=name,
+        value=100 * rate,
+        unit="% WER",
+        count=sum(errors),
+        total=total,
+        low=100 * max(0.0, rate - half),
+        high=100 * (rate + half),
+    )
