@@ -1,0 +1,19 @@
+"""Any mixture-of-experts language model of ``transformers``, made modality-aware without forking it."""
+
+from deeptalk.backbone.backbone import Backbone, BackboneOutput, MoeShape, open_backbone
+from deeptalk.backbone.balance import sequence_balance_loss
+from deeptalk.backbone.cache import copy_rows, new_cache, snapshot
+from deeptalk.backbone.router import RouterMask, RouterOutput
+
+__all__ = [
+    "Backbone",
+    "BackboneOutput",
+    "MoeShape",
+    "RouterMask",
+    "RouterOutput",
+    "copy_rows",
+    "new_cache",
+    "open_backbone",
+    "sequence_balance_loss",
+    "snapshot",
+]

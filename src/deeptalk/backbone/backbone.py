@@ -1,0 +1,183 @@
+"""A stock mixture-of-experts language model that can be told which experts each token may use."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
+
+from deeptalk.backbone.families import SUPPORTED, find_moe_layers
+from deeptalk.backbone.router import RouterHook, RouterMask, RouterOutput, RoutingCall, RoutingScope
+from deeptalk.errors import CheckpointError, ConfigError
+from deeptalk.shapes import Bool, Float, Int, Tensor
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MoeShape:
+    """How many layers have experts, how many experts each of them has, and how many a token uses."""
+
+    num_moe_layers: int
+    num_experts: int
+    experts_per_token: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class BackboneOutput:
+    """Hidden states after the last norm; router decisions per MoE layer over B·T tokens, where collected."""
+
+    hidden: Float[Tensor, "B T D"]
+    router: tuple[RouterOutput, ...] | None
+    cache: DynamicCache | None
+
+
+class Backbone(nn.Module):
+    """Wraps a stock ``*ForCausalLM``; with no mask given it computes exactly what the stock model does."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        layers = find_moe_layers(model)
+        self.model = model
+        self.layers = MoeShape(
+            num_moe_layers=len(layers),
+            num_experts=layers[0].router.num_experts,
+            experts_per_token=layers[0].router.top_k,
+        )
+        self._scope = RoutingScope()
+        for index, layer in enumerate(layers):
+            layer.router.register_forward_hook(RouterHook(scope=self._scope, layer=index, rule=layer.rule))
+
+    @property
+    def embed_tokens(self) -> nn.Embedding:
+        """The stock text table ``[V, D]``."""
+        return self.model.get_input_embeddings()
+
+    @property
+    def lm_head(self) -> nn.Linear:
+        """The stock text head ``D -> V``."""
+        return self.model.get_output_embeddings()
+
+    @property
+    def hidden_size(self) -> int:
+        """The model width D."""
+        return self.model.config.hidden_size
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        groups: Int[Tensor, "B T"] | None = None,
+        router_mask: RouterMask | None = None,
+        cache: DynamicCache | None = None,
+        position_ids: Int[Tensor, "B T"] | None = None,
+        collect: bool = False,
+    ) -> BackboneOutput:
+        """Hidden states of embedded positions.
+
+        ``mask`` is False on padding and spans the cached positions too where a cache is given; leave it out when all
+        rows have the same length. ``groups`` and ``router_mask`` come together. ``cache`` is extended in place.
+        """
+        call = self._routing_call(groups, router_mask, x, collect)
+        with self._scope.open(call):
+            output = self.model.base_model(
+                inputs_embeds=x,
+                attention_mask=_attention_mask(mask, cache),
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+        router = None
+        if call.collected is not None:
+            router = tuple(call.collected[layer] for layer in range(self.layers.num_moe_layers))
+        return BackboneOutput(hidden=output.last_hidden_state, router=router, cache=cache)
+
+    def _routing_call(
+        self, groups: Tensor | None, router_mask: RouterMask | None, x: Tensor, collect: bool
+    ) -> RoutingCall:
+        collected = {} if collect else None
+        if router_mask is None and groups is None:
+            return RoutingCall(collected=collected)
+        if router_mask is None or groups is None:
+            raise ConfigError("groups and router_mask belong together; give both or neither.")
+        expected = (self.layers.num_moe_layers, self.layers.num_experts)
+        if tuple(router_mask.table.shape[1:]) != expected or groups.shape != x.shape[:2]:
+            raise ConfigError(
+                f"router mask [G, {expected[0]}, {expected[1]}] and groups {tuple(x.shape[:2])} are needed, got "
+                f"{tuple(router_mask.table.shape)} and {tuple(groups.shape)}."
+            )
+        return RoutingCall(mask=router_mask.to(x.device), groups=groups.reshape(-1), collected=collected)
+
+
+def _attention_mask(mask: Tensor | None, cache: DynamicCache | None) -> Tensor | None:
+    """Padding on the right is invisible to causal attention, so a mask that says only this is left out."""
+    if mask is None:
+        return None
+    is_right_padded = cache is None and bool((mask[:, 1:] <= mask[:, :-1]).all())
+    return None if is_right_padded else mask
+
+
+def open_backbone(
+    source: str | Path | dict[str, Any] | PreTrainedConfig,
+    *,
+    dtype: torch.dtype = torch.float32,
+    attention: str = "sdpa",
+    experts: str | None = None,
+) -> Backbone:
+    """Open a local folder in Hugging Face layout, or make a random model from a config.
+
+    ``attention`` and ``experts`` name implementations of ``transformers``; None leaves the choice to it. Raises
+    `CheckpointError` for a folder that can't be used and `ConfigError` for a model that isn't supported.
+    """
+    options = {"dtype": dtype, "attn_implementation": attention}
+    if experts is not None:
+        options["experts_implementation"] = experts
+    if isinstance(source, str | Path):
+        return Backbone(_load(Path(source), options))
+    config = source if isinstance(source, PreTrainedConfig) else _config_from_dict(source)
+    _check_type(config.model_type)
+    return Backbone(AutoModelForCausalLM.from_config(config, **options))
+
+
+def _load(folder: Path, options: dict[str, Any]) -> PreTrainedModel:
+    try:
+        settings = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} holds no readable config.json ({error}).") from error
+    if "auto_map" in settings:
+        raise CheckpointError(
+            f"{folder} asks to run code of its own (auto_map); only stock classes are opened."
+        )
+    _check_type(settings.get("model_type"))
+    if not any(folder.glob("*.safetensors")):
+        raise CheckpointError(f"{folder} holds no .safetensors file; other formats are not opened.")
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} can't be opened: {error}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise CheckpointError(f"{folder} lacks {len(missing)} tensors, first {missing[0]}.")
+    return model
+
+
+def _config_from_dict(settings: dict[str, Any]) -> PreTrainedConfig:
+    settings = dict(settings)
+    model_type = settings.pop("model_type", None)
+    _check_type(model_type)
+    try:
+        return AutoConfig.for_model(model_type, **settings)
+    except Exception as error:  # the strict configs raise a family of their own
+        raise ConfigError(f"backbone config is not valid: {error}") from error
+
+
+def _check_type(model_type: str | None) -> None:
+    if model_type not in SUPPORTED:
+        raise ConfigError(f"backbone {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}.")

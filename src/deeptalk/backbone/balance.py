@@ -1,0 +1,34 @@
+"""The expert-level balance loss of DeepSeek-V2, which the stock models leave out."""
+
+import torch
+
+from deeptalk.backbone.router import RouterOutput
+from deeptalk.shapes import Bool, Float, Tensor
+
+
+def sequence_balance_loss(
+    router: tuple[RouterOutput, ...], mask: Bool[Tensor, "B T"] | None, *, batch_size: int
+) -> Float[Tensor, ""]:
+    """Sum over experts of f·P, a mean over sequences, summed over layers; multiply it by the coefficient alpha.
+
+    In one sequence of T real tokens, f is the number of tokens that chose an expert times E / (K T), and P the mean
+    probability of that expert (DeepSeek-V2, arXiv 2405.04434, section 2.2.3, equations 23 to 25). It is 1 for each
+    layer when all experts are used alike. Only P carries a gradient. Padding (False in ``mask``) doesn't count.
+    """
+    total = router[0].logits.new_zeros((), dtype=torch.float32)
+    for output in router:
+        total = total + _layer_balance(output, mask, batch_size)
+    return total
+
+
+def _layer_balance(output: RouterOutput, mask: Tensor | None, batch_size: int) -> Tensor:
+    num_experts, top_k = output.logits.shape[-1], output.experts.shape[-1]
+    probability = output.logits.softmax(dim=-1, dtype=torch.float32).view(batch_size, -1, num_experts)
+    chosen = output.experts.view(batch_size, -1, top_k)
+    weight = probability.new_ones(chosen.shape[:2]) if mask is None else mask.to(probability.dtype)
+    num_tokens = weight.sum(dim=1, keepdim=True).clamp(min=1.0)
+    times = weight.unsqueeze(-1).expand_as(chosen).flatten(1)
+    count = probability.new_zeros(batch_size, num_experts).scatter_add_(1, chosen.flatten(1), times)
+    frequency = count * num_experts / (top_k * num_tokens)
+    mean_probability = (probability * weight.unsqueeze(-1)).sum(dim=1) / num_tokens
+    return (frequency * mean_probability).sum(dim=-1).mean()

@@ -1,0 +1,130 @@
+"""Open a stock mixture-of-experts model, find its routers by its own declaration, and know how its family selects."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils.output_capturing import OutputRecorder
+
+from deeptalk.backbone.router import (
+    BiasedSigmoid,
+    GroupLimit,
+    SelectionRule,
+    SoftmaxThenTopk,
+    TopkThenSoftmax,
+)
+from deeptalk.errors import ConfigError
+from deeptalk.shapes import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class MoeLayer:
+    """One mixture-of-experts layer of a stock model: its block, and router and rule within it."""
+
+    block: nn.Module
+    router: nn.Module
+    rule: SelectionRule
+
+
+def find_moe_layers(model: PreTrainedModel) -> tuple[MoeLayer, ...]:
+    """The layers with experts, first to last; every rule is checked against its stock router."""
+    model_type = model.config.model_type
+    if model_type not in _RULES:
+        raise ConfigError(f"backbone {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}.")
+    recorder = _router_recorder(model)
+    layers = []
+    for name, module in model.named_modules():
+        if isinstance(module, recorder.target_class):
+            block = model.get_submodule(name.rpartition(".")[0])
+            layers.append(MoeLayer(block=block, router=module, rule=_RULES[model_type](module)))
+    if not layers:
+        raise ConfigError(
+            f"backbone {model_type!r} has no layer with experts; give a mixture-of-experts model."
+        )
+    for layer in layers:
+        _check_layer(layer, model_type)
+    return tuple(layers)
+
+
+def _router_recorder(model: PreTrainedModel) -> OutputRecorder:
+    declared = (getattr(type(model.base_model), "_can_record_outputs", None) or {}).get("router_logits")
+    if not isinstance(declared, OutputRecorder) or declared.index != 0:
+        raise ConfigError(
+            f"{type(model).__name__} does not declare one router whose first output are the logits."
+        )
+    return declared
+
+
+def _check_layer(layer: MoeLayer, model_type: str) -> None:
+    if not isinstance(getattr(layer.block, "experts", None), nn.Module):
+        raise ConfigError(f"the blocks of backbone {model_type!r} hold no module named 'experts'.")
+    weight = next(layer.router.parameters())
+    if weight.is_meta:
+        return
+    _check_rule(layer, weight, model_type)
+
+
+@torch.no_grad()
+def _check_rule(layer: MoeLayer, weight: Tensor, model_type: str) -> None:
+    """Refuse a rule that doesn't give the stock weights on a probe: a wrong rule would otherwise be silent."""
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(16, weight.shape[-1], generator=generator).to(weight)
+    logits, weights, experts = layer.router(probe)
+    ours = _dense(*layer.rule(logits, torch.ones_like(logits, dtype=torch.bool)), logits)
+    if not torch.allclose(
+        ours, _dense(weights, experts, logits), atol=1e-2 if weights.dtype != torch.float32 else 1e-5
+    ):
+        raise ConfigError(
+            f"the router of backbone {model_type!r} doesn't select as expected with this transformers version."
+        )
+
+
+def _dense(weights: Tensor, experts: Tensor, logits: Tensor) -> Tensor:
+    return torch.zeros_like(logits, dtype=torch.float32).scatter(-1, experts, weights.float())
+
+
+def _deepseek_v2(router: nn.Module) -> SelectionRule:
+    is_limited = router.topk_method == "group_limited_greedy"
+    limit = GroupLimit(total=router.num_group, kept=router.topk_group, of=1) if is_limited else None
+    return SoftmaxThenTopk(
+        top_k=router.top_k, is_normalised=False, scale=router.routed_scaling_factor, limit=limit
+    )
+
+
+def _softmax(router: nn.Module) -> SelectionRule:
+    return SoftmaxThenTopk(top_k=router.top_k, is_normalised=router.norm_topk_prob)
+
+
+def _softmax_normalised(router: nn.Module) -> SelectionRule:
+    return SoftmaxThenTopk(top_k=router.top_k, is_normalised=True)
+
+
+def _topk_softmax(router: nn.Module) -> SelectionRule:
+    return TopkThenSoftmax(top_k=router.top_k)
+
+
+def _biased_sigmoid(router: nn.Module) -> SelectionRule:
+    return BiasedSigmoid(
+        top_k=router.top_k,
+        bias=lambda: router.e_score_correction_bias,
+        is_normalised=router.norm_topk_prob,
+        scale=router.routed_scaling_factor,
+        limit=GroupLimit(total=router.num_group, kept=router.topk_group, of=2),
+    )
+
+
+_RULES: dict[str, Callable[[nn.Module], SelectionRule]] = {
+    "deepseek_v2": _deepseek_v2,
+    "qwen2_moe": _softmax,
+    "qwen3_moe": _softmax,
+    "olmoe": _softmax,
+    "mixtral": _softmax_normalised,
+    "gpt_oss": _topk_softmax,
+    "granitemoe": _topk_softmax,
+    "deepseek_v3": _biased_sigmoid,
+    "glm4_moe": _biased_sigmoid,
+}
+
+SUPPORTED = tuple(_RULES)

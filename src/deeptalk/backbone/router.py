@@ -1,0 +1,190 @@
+"""Masked routing: which experts a token may choose, and how each family of routers chooses among them.
+
+A stock router returns ``(logits, weights, experts)``. `RouterHook` is attached to it as a forward hook and chooses
+again from the stock logits with the forbidden ones at minus infinity, before the softmax (method, section 8). A call
+without a mask returns the stock output untouched.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from deeptalk.errors import ConfigError
+from deeptalk.shapes import Bool, Float, Int, Tensor
+
+Selection = tuple[Tensor, Tensor]
+SelectionRule = Callable[[Tensor, Tensor | None], Selection]
+"""From logits ``[N, E]`` and the allowed experts ``[N, E]`` (None for all) to weights and experts ``[N, k]``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RouterMask:
+    """Which experts a token of each group may be routed to, in every mixture-of-experts layer."""
+
+    table: Bool[Tensor, "G L E"]
+
+    def __post_init__(self) -> None:
+        if self.table.dtype != torch.bool or self.table.dim() != 3:
+            raise ConfigError(
+                f"a router mask is a bool table [groups, layers, experts], got {self.table.dtype} of shape "
+                f"{tuple(self.table.shape)}."
+            )
+        if not bool(self.table.any(dim=-1).all()):
+            raise ConfigError(
+                "a router mask leaves a group without any expert in some layer; allow at least one."
+            )
+
+    def allowed(self, layer: int, groups: Int[Tensor, "N"]) -> Bool[Tensor, "N E"]:
+        """The experts each token may use in MoE layer ``layer`` (0 is the first layer that has experts)."""
+        return self.table[groups, layer]
+
+    def to(self, device: torch.device | str) -> "RouterMask":
+        """The same mask on another device."""
+        return self if self.table.device == torch.device(device) else RouterMask(table=self.table.to(device))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RouterOutput:
+    """What one router decided for N tokens; forbidden experts have a logit of minus infinity."""
+
+    logits: Float[Tensor, "N E"]
+    weights: Float[Tensor, "N k"]
+    experts: Int[Tensor, "N k"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RoutingCall:
+    """What one forward asks of the routers: a mask with the group of every token, and whether to collect."""
+
+    mask: RouterMask | None = None
+    groups: Int[Tensor, "N"] | None = None
+    collected: dict[int, RouterOutput] | None = None
+
+
+@dataclass(slots=True)
+class RoutingScope:
+    """The call whose forward is running; stock layers pass no extra arguments down to their routers."""
+
+    call: RoutingCall = field(default_factory=RoutingCall)
+
+    @contextmanager
+    def open(self, call: RoutingCall) -> Iterator[None]:
+        """Show ``call`` to the routers inside the block, and the previous one after it."""
+        previous, self.call = self.call, call
+        try:
+            yield
+        finally:
+            self.call = previous
+
+
+@dataclass(slots=True, eq=False)
+class RouterHook:
+    """A forward hook of one stock router: applies the mask of the running call and collects what was decided."""
+
+    scope: RoutingScope
+    layer: int
+    rule: SelectionRule
+
+    def __call__(self, router: nn.Module, args: tuple, output: tuple[Tensor, Tensor, Tensor]) -> tuple | None:
+        """Choose again under the mask; None keeps the stock output."""
+        call = self.scope.call
+        if call.mask is not None and call.groups is not None:
+            output = mask_selection(output, call.mask.allowed(self.layer, call.groups), self.rule)
+        if call.collected is not None:
+            logits, weights, experts = output
+            call.collected[self.layer] = RouterOutput(logits=logits, weights=weights, experts=experts)
+        return output
+
+
+def mask_selection(
+    native: tuple[Tensor, Tensor, Tensor], allowed: Bool[Tensor, "N E"], rule: SelectionRule
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The decision of a router when only the allowed experts exist.
+
+    A token with fewer allowed experts than it has places uses each of them once; a place left over repeats the
+    token's first expert with weight zero, so that no forbidden expert ever sees the token.
+    """
+    logits, native_weights, _ = native
+    logits = logits.masked_fill(~allowed, float("-inf"))
+    weights, experts = rule(logits, allowed)
+    is_legal = allowed.gather(-1, experts)
+    weights = weights.masked_fill(~is_legal, 0.0)
+    experts = torch.where(is_legal, experts, experts[..., :1])
+    return logits, weights.to(native_weights.dtype), experts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupLimit:
+    """DeepSeek's limit: only experts of the best ``kept`` of ``total`` expert groups compete, by their best ``of`` scores."""
+
+    total: int
+    kept: int
+    of: int
+
+    def is_open(self, scores: Float[Tensor, "N E"]) -> Bool[Tensor, "N E"]:
+        """The experts whose group is among the best."""
+        by_group = scores.unflatten(-1, (self.total, -1))
+        best = by_group.topk(self.of, dim=-1).values.sum(dim=-1).topk(self.kept, dim=-1).indices
+        is_best = torch.zeros_like(by_group[..., 0], dtype=torch.bool).scatter(-1, best, True)
+        return is_best.unsqueeze(-1).expand_as(by_group).flatten(-2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoftmaxThenTopk:
+    """Softmax over all experts, then the largest (DeepSeek-V2, Qwen-MoE, OLMoE, Mixtral)."""
+
+    top_k: int
+    is_normalised: bool
+    scale: float = 1.0
+    limit: GroupLimit | None = None
+
+    def __call__(self, logits: Tensor, allowed: Tensor | None = None) -> Selection:
+        """Weights and experts of every token."""
+        scores = logits.softmax(dim=-1, dtype=torch.float32)
+        if self.limit is not None:
+            scores = scores.masked_fill(~self.limit.is_open(scores), 0.0)
+        ranked = scores if allowed is None else scores.masked_fill(~allowed, -1.0)
+        weights, experts = ranked.topk(self.top_k, dim=-1)
+        weights = weights.clamp(min=0.0)
+        if self.is_normalised:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        return weights * self.scale, experts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopkThenSoftmax:
+    """The largest logits, then softmax over these (GPT-OSS, Granite)."""
+
+    top_k: int
+
+    def __call__(self, logits: Tensor, allowed: Tensor | None = None) -> Selection:
+        """Weights and experts of every token."""
+        largest, experts = logits.topk(self.top_k, dim=-1)
+        return largest.softmax(dim=-1), experts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BiasedSigmoid:
+    """The largest of sigmoid plus a correction bias, weighed by the sigmoid alone (DeepSeek-V3, GLM4-MoE)."""
+
+    top_k: int
+    bias: Callable[[], Tensor]
+    is_normalised: bool
+    scale: float
+    limit: GroupLimit
+
+    def __call__(self, logits: Tensor, allowed: Tensor | None = None) -> Selection:
+        """Weights and experts of every token."""
+        scores = logits.sigmoid()
+        ranked = scores + self.bias()
+        if allowed is not None:
+            ranked = ranked.masked_fill(~allowed, torch.finfo(ranked.dtype).min / self.limit.of)
+        ranked = ranked.masked_fill(~self.limit.is_open(ranked), float("-inf"))
+        experts = ranked.topk(self.top_k, dim=-1).indices
+        weights = scores.gather(-1, experts)
+        if self.is_normalised:
+            weights = weights / (weights.sum(dim=-1, keepdim=True) + 1e-20)
+        return weights * self.scale, experts
