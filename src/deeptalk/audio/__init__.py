@@ -1,0 +1,15 @@
+"""Waveforms and their log-mel spectrograms: the first two steps of the signal path."""
+
+from deeptalk.audio.log_mel import MelSpec, log_mel
+from deeptalk.audio.stream import LogMelStream
+from deeptalk.audio.waveform import check_waveform, load_waveform, resample, save_waveform
+
+__all__ = [
+    "LogMelStream",
+    "MelSpec",
+    "check_waveform",
+    "load_waveform",
+    "log_mel",
+    "resample",
+    "save_waveform",
+]
