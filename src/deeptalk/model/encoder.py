@@ -3,21 +3,24 @@
 Axes: N clips, M mel bins, F mel frames (100 a second), U2 encoder frames (50 a second), D2 their width.
 """
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from transformers import WhisperConfig
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.models.whisper.modeling_whisper import WhisperAttention, WhisperEncoder
 
+from deeptalk.audio.log_mel import DYNAMIC_RANGE, FLOOR_POWER
 from deeptalk.errors import AudioError, ConfigError
 from deeptalk.shapes import Bool, Float, Int, Tensor
 
 MODES = ("pad30", "native", "chunked")
 MEL_FRAMES_PER_FRAME = 2
 # Whisper clips its log-mel eight decades below the clip's peak, never under 1e-10, and maps x to (x + 4) / 4.
-RANGE_BELOW_PEAK, LOWEST_LEVEL = 2.0, -1.5
+RANGE_BELOW_PEAK = DYNAMIC_RANGE / 4.0
+LOWEST_LEVEL = (math.log10(FLOOR_POWER) + 4.0) / 4.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +80,7 @@ class EncoderConfig:
 
     def whisper(self) -> WhisperConfig:
         """The same sizes in the words of ``transformers``."""
-        return WhisperConfig(
+        config = WhisperConfig(
             d_model=self.d_model,
             encoder_layers=self.layers,
             encoder_attention_heads=self.heads,
@@ -87,8 +90,9 @@ class EncoderConfig:
             dropout=self.dropout,
             decoder_layers=1,
             decoder_attention_heads=1,
-            attn_implementation="sdpa",
         )
+        config._attn_implementation = "sdpa"
+        return config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -114,9 +118,13 @@ class SpeechEncoder(WhisperEncoder):
         super().__init__(config.whisper())
         self.settings = config
         for index, layer in enumerate(self.layers):
-            layer.self_attn.layer_idx = index  # lets a stream keep keys and values per layer
+            attention = cast(WhisperAttention, layer.self_attn)
+            attention.layer_idx = index  # lets a stream keep keys and values per layer
 
-    def forward(self, mel: Float[Tensor, "N M F"], lengths: Int[Tensor, " N"]) -> EncodedSpeech:
+    # other arguments than the stock class, which takes full windows only
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, mel: Float[Tensor, "N M F"], lengths: Int[Tensor, " N"]
+    ) -> EncodedSpeech:
         """Encode clips of ``lengths`` mel frames; U2 = ceil(F / 2) frames per clip."""
         return self.forward_layers(mel, lengths)[0]
 
@@ -147,7 +155,7 @@ class SpeechEncoder(WhisperEncoder):
 
     def place(self, hidden: Float[Tensor, "N U2 D2"], *, start: int) -> Float[Tensor, "N U2 D2"]:
         """Add the positions of frames ``start`` and on."""
-        hidden = hidden + self.embed_positions.weight[start : start + hidden.shape[1]]
+        hidden = hidden + self.embed_positions.weight.detach()[start : start + hidden.shape[1]]
         return F.dropout(hidden, p=self.settings.dropout, training=self.training)
 
     def attend(

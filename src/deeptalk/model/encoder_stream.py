@@ -9,7 +9,7 @@ from deeptalk.errors import AudioError, ConfigError
 from deeptalk.model.encoder import MEL_FRAMES_PER_FRAME, SpeechEncoder, block_mask
 from deeptalk.shapes import Float, Tensor
 
-# Frame u of the second convolution sees 2u - 1 … 2u + 1 of the first, which sees one mel frame more each side.
+# Frame u of the second convolution sees 2u - 1 … 2u + 1 of the first, that sees one mel frame more on each.
 LEFT_CONTEXT, RIGHT_CONTEXT = 2, 1
 
 
