@@ -40,7 +40,7 @@ def test_every_frame_finds_its_place(is_encoded: bool):
     examples = [example(*own) for own in frames]
 
     def clip(number: int, length: int) -> torch.Tensor:
-        times = torch.arange(length) + 100 * number
+        times = torch.arange(length) + 100.0 * number
         return times[:, None].repeat(1, 3) if is_encoded else times.repeat_interleave(2)[None].repeat(4, 1)
 
     clips = [[clip(0, 5), clip(1, 3)], [], [clip(2, 8)]]

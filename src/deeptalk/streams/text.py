@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tokenizers import Tokenizer
 
 from deeptalk.errors import CheckpointError
 
 
+@runtime_checkable
 class TextCodec(Protocol):
     """Anything that turns text into ids and back, adding no ids of its own."""
 
