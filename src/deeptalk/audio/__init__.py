@@ -1,6 +1,7 @@
 """Waveforms and their log-mel spectrograms: the first two steps of the signal path."""
 
 from deeptalk.audio.log_mel import MelSpec, log_mel
+from deeptalk.audio.segments import split_at_pauses
 from deeptalk.audio.stream import LogMelStream
 from deeptalk.audio.waveform import check_waveform, load_waveform, resample, save_waveform
 
@@ -12,4 +13,5 @@ __all__ = [
     "log_mel",
     "resample",
     "save_waveform",
+    "split_at_pauses",
 ]

@@ -1,0 +1,36 @@
+"""Long recordings cut where nobody speaks."""
+
+import torch
+
+from deeptalk.shapes import Float, Tensor
+
+
+def split_at_pauses(
+    samples: Float[Tensor, "S"],
+    *,
+    sample_rate: int = 16_000,
+    longest_seconds: float = 30.0,
+    search_seconds: float = 10.0,
+    pause_seconds: float = 0.2,
+) -> list[Float[Tensor, "_"]]:
+    """Consecutive parts of at most ``longest_seconds`` each; together they are the recording.
+
+    A cut lies in the middle of the quietest ``pause_seconds`` of the last ``search_seconds`` before the limit.
+    """
+    longest, search = int(longest_seconds * sample_rate), int(search_seconds * sample_rate)
+    parts: list[Tensor] = []
+    while len(samples) > longest:
+        cut = (
+            longest
+            - search
+            + _quietest(samples[longest - search : longest], int(pause_seconds * sample_rate))
+        )
+        parts.append(samples[:cut])
+        samples = samples[cut:]
+    return [*parts, samples]
+
+
+def _quietest(samples: Float[Tensor, "S"], window: int) -> int:
+    """The middle of the ``window`` samples that hold the least energy."""
+    energy = torch.cat([samples.new_zeros(1, dtype=torch.float64), samples.double().square().cumsum(0)])
+    return int((energy[window:] - energy[:-window]).argmin()) + window // 2
