@@ -15,7 +15,7 @@ def split_at_pauses(
 ) -> list[Float[Tensor, "_"]]:
     """Consecutive parts of at most ``longest_seconds`` each; together they are the recording.
 
-    A cut lies in the middle of the quietest ``pause_seconds`` of the last ``search_seconds`` before the limit.
+    A cut lies in the middle of the quietest ``pause_seconds`` within the last ``search_seconds`` of a part.
     """
     longest, search = int(longest_seconds * sample_rate), int(search_seconds * sample_rate)
     parts: list[Tensor] = []
