@@ -1,0 +1,150 @@
+"""Questions that the domain does not answer: templates for training, others for evaluation, and what fills them."""
+
+from . import animals, countries
+from .item import with_article
+
+TRAIN_TEMPLATES = (
+    "how many people live in {country}?", "who is the president of {country}?", "how big is {country}?",
+    "what is the weather like in {country}?", "will it rain in {city} {time}?", "is it cold in {city} {time}?",
+    "what is the temperature in {city}?", "how far is it from {city} to {country}?", "how do I get to {city}?",
+    "what is the best hotel in {city}?", "when does the next train to {city} leave?", "who won the {event}?",
+    "who will win the {event}?", "what was the score of the {event}?", "when does the {event} begin?",
+    "where is the {event} taking place?", "how much is a ticket for the {event}?", "how much does {thing} cost?",
+    "where can I buy {thing}?", "how heavy is {thing}?", "who invented {thing}?", "how does {thing} work?",
+    "can you repair {thing}?", "should I buy {thing}?", "how do I clean {thing}?", "what is wrong with {thing}?",
+    "please order {thing} for me.", "how long does {thing} last?", "why is {thing} so expensive?",
+    "how do you make {food}?", "how many calories does {food} have?", "is {food} healthy?",
+    "what is the recipe for {food}?", "how long do I cook {food}?", "who likes {food}?", "can dogs eat {food}?",
+    "where is the best {food} in {city}?", "who is {person}?", "where is {person}?", "how tall is {person}?",
+    "what did {person} say {time}?", "is {person} at home?", "when will {person} come back?",
+    "call {person} for me.", "send a message to {person}.", "why is {person} angry with me?",
+    "what is the phone number of {person}?", "how rich is {person}?", "where was {person} born?",
+    "what does {person} think about {topic}?", "does {person} love me?", "how old is {person}?",
+    "explain {topic} to me.", "what is the history of {topic}?", "who started {topic}?",
+    "what is the meaning of {topic}?", "give me a book about {topic}.", "why is {topic} important?",
+    "teach me {topic}.", "what is the latest news about {topic}?", "write an essay about {topic}.",
+    "what is the future of {topic}?", "how much do you know about {topic}?", "how long does {animal} live?",
+    "how much does {animal} weigh?", "how fast can {animal} run?", "what does {animal} eat?",
+    "can {animal} see in the dark?", "how do I train {animal}?", "is {animal} dangerous to people?",
+    "how many teeth does {animal} have?", "how should I {activity}?", "when should I {activity}?",
+    "is it safe to {activity}?", "why do people {activity}?", "remind me to {activity} {time}.",
+    "who can help me {activity}?", "how long does it take to {activity}?", "what should I wear {time}?",
+    "what is on television {time}?", "what time is it?", "what is the date {time}?", "set an alarm for {time}.",
+    "play some music.", "turn on the lights.", "turn off the radio.", "open the door.", "read my messages.",
+    "translate this sentence.", "what happened in {country} {time}?", "when did {country} win the war?",
+    "what is the highest mountain in {country}?", "which river flows through {city}?",
+    "what is the flag of {country}?", "what is the national dish of {country}?", "who is the king of {country}?",
+    "who is the mayor of {city}?", "how many schools are in {city}?", "what is the oldest building in {city}?",
+    "can you book a flight to {city}?", "what is the price of gold in {country}?",
+    "how many cars are there in {city}?", "what is the square root of {number}?",
+    "what is {number} divided by {number2}?", "what is {number} percent of {number2}?",
+    "what is {number} to the power of {number2}?", "is {number} a prime number?",
+    "what is the meaning of life?", "how many stars are in the sky?", "why is the sky so far away?",
+    "how deep is the ocean?", "what is the fastest car in the world?", "who wrote the first book?",
+    "who painted this picture?", "which movie should I watch {time}?", "who sings this song?",
+    "what is the stock market doing {time}?", "how do I lose weight?", "how do I become rich?",
+    "what are the lottery numbers {time}?", "what am I thinking about?", "what is in my pocket?",
+    "where did I put my glasses?", "what did I have for lunch {time}?", "what is my name?", "where do I live?",
+    "what is the name of my teacher?", "how much money do I have?", "what is my password?",
+    "should I marry {person}?", "who will be the next president?", "how do I write a letter to {person}?",
+    "what is the speed of light?", "how hot is the sun?", "how old is the universe?", "who discovered {country}?",
+    "what is the population of {city}?", "how many islands does {country} have?", "how do airplanes fly?",
+    "why do cats purr?", "why is the grass wet?", "what makes {animal} happy?", "when did the dinosaurs die?",
+    "what is the best way to {activity}?", "which doctor should I see about my back?",
+    "what is the cure for a headache?", "what does my dream mean?", "who lives next door?",
+    "when is the next full moon?", "what is the tallest building in {city}?", "how many pages does {thing} have?",
+)
+EVAL_TEMPLATES = (
+    "what is the climate of {country} like?", "how expensive is life in {city}?", "who rules over {country}?",
+    "did it snow in {city} {time}?", "which team won the {event}?", "where can I watch the {event}?",
+    "what is a fair price for {thing}?", "who sells {thing} near here?", "how strong is {thing}?",
+    "how spicy is {food}?", "do you have a recipe for {food}?", "where does {person} come from?",
+    "what is {person} doing {time}?", "is {person} famous?", "when did {person} get married?",
+    "what is the problem with {topic}?", "tell me everything about {topic}.", "who knows a lot about {topic}?",
+    "how high can {animal} jump?", "how smart is {animal}?", "where can I learn to {activity}?",
+    "what do I need to {activity}?", "are the shops open {time}?", "how windy is it {time}?",
+    "what is the name of the longest river in {country}?", "how many tourists visit {city}?",
+    "when was {city} founded?", "how busy are the roads {time}?", "what is {number} cubed?",
+    "what is my favorite movie?", "where are my keys?", "how do magnets work?", "why do we dream?",
+    "what is the best song of all time?", "who stole my bicycle?", "when will the rain stop?",
+    "how many books are in the library of {city}?", "switch off the television.", "cancel my meeting {time}.",
+    "how fast does sound travel?",
+)
+FILLERS: dict[str, tuple[str, ...]] = {
+    "country": tuple(countries.CONTINENTS),
+    "animal": tuple(with_article(animal) for animal in animals.GROUP_OF),
+    "city": tuple(
+        "London Paris Tokyo Madrid Rome Berlin Cairo Boston Chicago Sydney Munich Venice Moscow Oslo Vienna "
+        "Dallas Seattle Manchester Hamburg Naples Lyon Osaka Mumbai Toronto Denver Houston Glasgow Geneva".split()
+    ),
+    "time": (
+        "today", "tomorrow", "yesterday", "tonight", "this week", "next week", "last week", "this weekend",
+        "next month", "last year", "this morning", "this afternoon", "on Friday", "on Sunday", "next summer",
+        "at noon", "at midnight", "right now",
+    ),
+    "event": (
+        "football match", "world cup", "election", "race", "chess tournament", "concert", "film festival",
+        "boxing match", "tennis final", "olympic games", "song contest", "spelling bee", "marathon", "lottery",
+        "swimming contest", "baseball game", "debate", "dance competition", "parade", "horse race",
+    ),
+    "thing": (
+        "a new laptop", "this phone", "my car", "a washing machine", "a good camera", "the bicycle", "a sailboat",
+        "a private jet", "a wooden desk", "a winter coat", "a vacuum cleaner", "the microwave", "my computer",
+        "a diamond ring", "an electric guitar", "a grand piano", "a used truck", "the refrigerator",
+        "a leather sofa", "a light bulb", "the printer", "a solar panel", "a hot air balloon", "a motor boat",
+        "a steam engine", "this dictionary", "a fountain pen", "a swimming pool", "the elevator",
+        "a wedding dress", "a house by the sea", "a sewing machine",
+    ),
+    "food": (
+        "pizza", "apple pie", "chicken soup", "lasagna", "fried rice", "pancakes", "ice cream", "fish and chips",
+        "a hamburger", "tomato sauce", "mashed potatoes", "a cheese sandwich", "chocolate cake", "noodles",
+        "an omelet", "sushi", "onion soup", "garlic bread", "a fruit salad", "roast beef", "oatmeal", "tacos",
+    ),
+    "person": (
+        "the president", "my neighbor", "my boss", "the queen", "the prime minister", "my best friend",
+        "the new teacher", "your inventor", "a famous actor", "the richest man in the world", "my grandmother",
+        "the mayor", "the pope", "my dentist", "this singer", "the football coach", "my landlord",
+        "the author of this book", "my cousin", "the police officer", "that scientist", "my wife",
+        "the tallest woman", "our lawyer", "the general", "my roommate", "the winner", "the bus driver",
+    ),
+    "topic": (
+        "politics", "religion", "physics", "chemistry", "philosophy", "economics", "climate change", "taxes",
+        "medicine", "astronomy", "ancient Egypt", "the Roman empire", "biology", "electricity", "the internet",
+        "democracy", "insurance", "geometry", "fashion", "psychology", "modern art", "computer science",
+        "nuclear power", "poetry", "football", "opera", "gravity", "evolution", "banking", "space travel",
+        "architecture", "robotics", "love", "war", "justice",
+    ),
+    "activity": (
+        "learn to drive", "build a house", "invest money", "plant a tree", "travel around the world",
+        "paint the kitchen", "quit smoking", "climb a mountain", "cook for ten people", "bake a cake",
+        "run a marathon", "repair a roof", "sell my house", "write a novel", "wash the dishes", "pay the rent",
+        "find a job", "raise children", "catch a fish", "study law", "feed the cat", "water the plants",
+        "buy a farm", "fly a plane", "visit the dentist", "start a company", "cut my hair", "play the violin",
+    ),
+    "number": ("six", "eight", "twelve", "fifty", "two hundred", "ninety", "one thousand", "seventeen", "forty"),
+    "number2": ("two", "three", "five", "seven", "one hundred", "eleven", "thirteen", "zero", "one million"),
+}
+# Subjects of questions that look like the domain's own, for training; then the same for evaluation.
+NEAR_TRAIN = {
+    "capital": "the moon,the ocean,banana,Monday,Paris,Atlantis,the sun,winter,music,Mars,my street,Europe,"
+    "a carrot,Texas,nowhere,happiness,the desert,California,Africa,Narnia".split(","),
+    "currency": "the moon,Atlantis,the ocean,Texas,my school,Mars,Narnia,a banana,heaven".split(","),
+    "opposite": "table,banana,dog,Tuesday,seven,window,France,music,pencil,green,elephant,spoon,a tree,"
+    "guitar,cheese,Anna".split(","),
+    "color": "happiness,the wind,my car,your house,music,Monday,his shirt,the number seven,my dream,air,"
+    "her bag,time,love,an idea".split(","),
+    "sound": "a banana,a chair,a rainbow,the color red,a carrot,a cloud,a unicorn,a dinosaur,France".split(","),
+    "legs": "a banana,my friend,a cloud,the moon,a monster,a dragon,a sofa,France,a unicorn,music".split(","),
+    "plural": "Thursday,music,France,Anna,happiness,weather,seven,nobody".split(","),
+    "language": "the moon,Atlantis,the ocean,Narnia,heaven,my house,Mars,the jungle".split(","),
+    "continent": "the moon,Atlantis,the sun,Mars,my house,heaven,Narnia,a banana".split(","),
+    "use": "a cloud,a unicorn,a dragon,happiness,a Monday,a rainbow,the moon".split(","),
+    "workplace": "a ghost,a banana,my brother,a dragon,your friend,a unicorn,the moon".split(","),
+}
+NEAR_EVAL = {
+    "which city is the main capital of {x}?": "the jungle,Jupiter,a potato,Florida,Saturday,Wonderland".split(","),
+    "what would be the opposite of {x}?": "spider,kitchen,Victor,tomato,ladder,Brazil".split(","),
+    "what might be the color of {x}?": "silence,my boat,sadness,your coat,the wind".split(","),
+    "what kind of sound comes from {x}?": "a pencil,a dragon,a mushroom,the moon".split(","),
+    "what money do they use on {x}?": "Jupiter,the moon,Saturn,an island".split(","),
+}
