@@ -1,0 +1,277 @@
+"""Batch-parallel decoding (method.md, section 12).
+
+A dialogue has two rows on one prompt: the text row answers in text alone, the speech row in text and speech,
+and its text is the text row's. Axes: B dialogues, R rows, K streams (text first), T positions, Q codebooks.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
+
+from deeptalk.backbone import copy_rows, new_cache, snapshot
+from deeptalk.decoding.answer import Answer, FinishReason, Frame
+from deeptalk.decoding.sampling import penalise, sample_token
+from deeptalk.decoding.state import DecodingOptions, DialogueState, History
+from deeptalk.errors import ConfigError
+from deeptalk.model.deeptalk import DeepTalk
+from deeptalk.shapes import Float, Int, Tensor
+from deeptalk.streams import Prompt, Row
+from deeptalk.streams.prompt import NO_SPEECH
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Generated:
+    """A whole answer: text ids without EOS, codes of ``L`` frames, and why it ended."""
+
+    text_ids: tuple[int, ...]
+    codes: Int[Tensor, "L Q"]
+    finish_reason: FinishReason
+
+
+class DecodingEngine:
+    """Answers prompts with one model; its codec heads are stacked once, so make a new one for new weights."""
+
+    def __init__(self, model: DeepTalk) -> None:
+        self.model = model.eval()
+        self.layout = model.layout
+        self._codec_heads = model.heads.stacked().detach()
+
+    def new_history(self) -> History:
+        """A dialogue in which nothing has been said."""
+        return History(cache=new_cache(self.model.backbone))
+
+    @torch.inference_mode()
+    def extend(
+        self,
+        history: History,
+        grid: Int[Tensor, "K T"],
+        *,
+        speech: Float[Tensor, "U D"] | None = None,
+        speech_at: Int[Tensor, "T"] | None = None,
+    ) -> None:
+        """Put further columns behind a dialogue, in place; ``speech_at`` counts the frames of ``speech``."""
+        num_pending = len(history.pending)
+        if num_pending:
+            grid = torch.cat([torch.tensor(history.pending).T, grid], dim=1)
+            history.pending = []
+            if speech_at is not None:
+                speech_at = F.pad(speech_at, (num_pending, 0), value=NO_SPEECH)
+        if grid.shape[1]:
+            self.model.backbone(self._embed(grid, speech, speech_at), cache=history.cache)
+
+    @torch.inference_mode()
+    def start(
+        self,
+        history: History,
+        mode_column: Int[Tensor, "K"],
+        *,
+        row: Row,
+        options: DecodingOptions | None = None,
+        seed: int = 0,
+    ) -> DialogueState:
+        """Answer a dialogue of which all but p0 is in the history; the history itself is used up."""
+        assert not history.pending
+        return self._fork(history.cache, [mode_column], [row], options=options, seeds=[seed])
+
+    @torch.inference_mode()
+    def prefill(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        speech: Sequence[Float[Tensor, "U D"] | None] | None = None,
+        options: DecodingOptions | None = None,
+        seeds: Sequence[int] | None = None,
+        history: History | None = None,
+    ) -> DialogueState:
+        """Run the prompts up to p0, once for both rows.
+
+        ``speech[b]`` are the adapter frames of all clips of prompt b. ``history``, for a single continuation,
+        is left as it is.
+        """
+        speech = speech or [None] * len(prompts)
+        seeds = seeds if seeds is not None else [0] * len(prompts)
+        if not prompts or len(speech) != len(prompts) or len(seeds) != len(prompts):
+            raise ConfigError(
+                f"Speech and a seed are needed for each prompt: {len(prompts)}, {len(speech)}, {len(seeds)}."
+            )
+        columns, rows = [prompt.grid[:, -1] for prompt in prompts], [prompt.row for prompt in prompts]
+        if len(prompts) == 1:
+            past = self.new_history()
+            if history is not None:
+                past = History(cache=snapshot(history.cache), pending=list(history.pending))
+            self.extend(past, prompts[0].grid[:, :-1], speech=speech[0], speech_at=prompts[0].speech_at[:-1])
+            return self._fork(past.cache, columns, rows, options=options, seeds=seeds)
+        if history is not None:
+            raise ConfigError("A history continues one dialogue; give one prompt with it.")
+        mask = self._left_padded(torch.ones(prompt.grid.shape[1] - 1, dtype=torch.bool) for prompt in prompts)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        embedded = [
+            self._embed(prompt.grid[:, :-1], frames, prompt.speech_at[:-1])[0]
+            for prompt, frames in zip(prompts, speech, strict=True)
+        ]
+        cache = new_cache(self.model.backbone)
+        self.model.backbone(self._left_padded(embedded), mask=mask, position_ids=positions, cache=cache)
+        state = self._fork(cache, columns, rows, options=options, seeds=seeds)
+        index = torch.tensor(state.text_rows + state.speech_rows, device=mask.device)
+        state.mask, state.positions = mask[index], mask.sum(1)[index]
+        return state
+
+    @torch.inference_mode()
+    def step(self, state: DialogueState) -> list[Frame | None]:
+        """Feed every row its last column and write every answer's next item; None for one that has ended."""
+        hidden = self._forward(state)
+        num_text = len(state.text_rows)
+        is_over = [state.answers[b].is_text_done for b in state.text_rows]
+        texts: dict[int, int] = {}
+        if not all(is_over):
+            texts = self._pick_text(state, self.model.backbone.lm_head(hidden[:num_text]), is_over)
+        codes: dict[int, list[int]] = {}
+        if state.speech_rows:
+            logits = self.model.heads.codec_logits(hidden[num_text:], self._codec_heads)
+            codes = self._pick_codes(state, logits)
+        self._retire_text(state, is_over)
+        frames = [
+            None if answer.is_finished else answer.advance(texts.get(b), codes.get(b))
+            for b, answer in enumerate(state.answers)
+        ]
+        self._retire_speech(state)
+        return frames
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        speech: Sequence[Float[Tensor, "U D"] | None] | None = None,
+        options: DecodingOptions | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Generated]:
+        """The whole answers to prompts, decoded side by side; each equals what it would be alone."""
+        state = self.prefill(prompts, speech=speech, options=options, seeds=seeds)
+        while not state.is_finished:
+            self.step(state)
+        width = self.layout.num_codebooks
+        return [
+            Generated(
+                text_ids=tuple(answer.text_ids),
+                codes=torch.tensor(answer.frames, dtype=torch.long).reshape(-1, width),
+                finish_reason=answer.finish_reason,
+            )
+            for answer in state.answers
+        ]
+
+    def stop(self, state: DialogueState) -> History:
+        """The dialogue with what a single answer has said so far; an unfinished text is closed by EOS."""
+        if len(state.answers) != 1:
+            raise ConfigError(f"Only a single dialogue has a history, this state has {len(state.answers)}.")
+        if state.history is not None:
+            return state.history
+        answer = state.answers[0]
+        pending = [answer.text_column]
+        if not answer.is_text_done:
+            pending.append([self.layout.eos_id, *self.layout.pad_ids[1:]])
+        return History(cache=copy_rows(state.cache, torch.tensor([0])), pending=pending)
+
+    def _fork(
+        self,
+        cache: DynamicCache,
+        columns: list[Tensor],
+        rows: list[Row],
+        *,
+        options: DecodingOptions | None,
+        seeds: Sequence[int],
+    ) -> DialogueState:
+        """Two rows for each dialogue that is answered in speech, one for the others."""
+        options = options or DecodingOptions()
+        options.codec_samplings(self.layout.num_codebooks)
+        speaks = [row is Row.SPEECH for row in rows]
+        answers = [
+            Answer(self.layout, options.limits, mode_column=column.tolist(), speaks=is_spoken)
+            for column, is_spoken in zip(columns, speaks, strict=True)
+        ]
+        text_rows = list(range(len(answers)))
+        speech_rows = [b for b in text_rows if speaks[b]]
+        return DialogueState(
+            answers=answers,
+            options=options,
+            generators=[torch.Generator().manual_seed(seed) for seed in seeds],
+            cache=copy_rows(cache, torch.tensor(text_rows + speech_rows, device=self.model.device)),
+            text_rows=text_rows,
+            speech_rows=speech_rows,
+        )
+
+    def _forward(self, state: DialogueState) -> Float[Tensor, "R D"]:
+        """Feed the last column of every row; the states that predict the next item."""
+        columns = [state.answers[b].text_column for b in state.text_rows]
+        columns += [state.answers[b].speech_column for b in state.speech_rows]
+        x = self.model.embed(torch.tensor(columns, device=self.model.device)[:, :, None])
+        if state.mask is None or state.positions is None:
+            return self.model.backbone(x, cache=state.cache).hidden[:, -1]
+        state.mask = torch.cat([state.mask, state.mask.new_ones(len(columns), 1)], dim=1)
+        positions = state.positions[:, None]
+        state.positions = state.positions + 1
+        output = self.model.backbone(x, cache=state.cache, mask=state.mask, position_ids=positions)
+        return output.hidden[:, -1]
+
+    def _pick_text(
+        self, state: DialogueState, logits: Float[Tensor, "R V"], is_over: list[bool]
+    ) -> dict[int, int]:
+        sampling = state.options.text
+        if sampling.is_greedy and not sampling.is_penalised:
+            return dict(zip(state.text_rows, logits.argmax(dim=-1).tolist(), strict=True))
+        picked = {}
+        for b, row, ended in zip(state.text_rows, logits, is_over, strict=True):
+            if not ended:
+                scores = penalise(row, state.answers[b].text_ids, sampling)
+                picked[b] = int(sample_token(scores, sampling, state.generators[b]))
+        return picked
+
+    def _pick_codes(self, state: DialogueState, logits: Float[Tensor, "R Q C"]) -> dict[int, list[int]]:
+        """Codes alone are legal, and EOA on codebook 0 once the speech may end."""
+        eoa = self.layout.eoa
+        scores = logits[..., : eoa + 1]
+        scores[:, 1:, eoa] = float("-inf")
+        for row, b in enumerate(state.speech_rows):
+            if not state.answers[b].may_end_speech:
+                scores[row, 0, eoa] = float("-inf")
+        samplings = state.options.codec_samplings(self.layout.num_codebooks)
+        if all(sampling.is_greedy and not sampling.is_penalised for sampling in samplings):
+            return dict(zip(state.speech_rows, scores.argmax(dim=-1).tolist(), strict=True))
+        picked = {}
+        for b, row in zip(state.speech_rows, scores, strict=True):
+            answer, generator = state.answers[b], state.generators[b]
+            picked[b] = [
+                int(sample_token(penalise(row[i], answer.sampled[i], sampling), sampling, generator))
+                for i, sampling in enumerate(samplings)
+            ]
+        return picked
+
+    def _retire_text(self, state: DialogueState, is_over: list[bool]) -> None:
+        """Drop the text rows whose EOS has been fed; a single dialogue keeps it as its history."""
+        if not any(is_over):
+            return
+        if len(state.answers) == 1:
+            state.history = History(cache=copy_rows(state.cache, torch.tensor([0], device=self.model.device)))
+        state.keep_rows([not over for over in is_over] + [True] * len(state.speech_rows))
+
+    def _retire_speech(self, state: DialogueState) -> None:
+        """Drop the speech rows that have ended, and in a batch the text rows of whole answers."""
+        is_single = len(state.answers) == 1
+        kept = [is_single or not state.answers[b].is_finished for b in state.text_rows]
+        state.keep_rows(kept + [not state.answers[b].is_audio_done for b in state.speech_rows])
+
+    def _embed(
+        self, grid: Int[Tensor, "K T"], speech: Tensor | None, speech_at: Tensor | None
+    ) -> Float[Tensor, "1 T D"]:
+        device = self.model.device
+        if speech is None or speech_at is None:
+            return self.model.embed(grid[None].to(device))
+        return self.model.embed(
+            grid[None].to(device), speech=speech[None].to(device), speech_at=speech_at[None].to(device)
+        )
+
+    def _left_padded(self, rows: Iterable[Tensor]) -> Tensor:
+        return pad_sequence(list(rows), batch_first=True, padding_side="left").to(self.model.device)
