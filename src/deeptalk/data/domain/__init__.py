@@ -12,7 +12,8 @@ from .arithmetic import build_arithmetic
 from .dialogues import build_dialogues
 from .facts import build_facts
 from .item import CATEGORIES, DomainItem, Message, build_item
-from .reading import read_sentences
+from .numbers import say_number
+from .reading import read_evaluation, read_sentences
 from .reasoning import build_reasoning
 from .refusals import REFUSAL, build_refusals
 from .smalltalk import build_smalltalk
@@ -20,7 +21,15 @@ from .strings import build_strings
 from .vocabulary import collect_words
 
 __all__ = [
-    "CATEGORIES", "REFUSAL", "DomainItem", "Message", "build_domain", "build_reading", "eval_questions", "words",
+    "CATEGORIES",
+    "REFUSAL",
+    "DomainItem",
+    "Message",
+    "build_domain",
+    "build_reading",
+    "eval_questions",
+    "number_words",
+    "words",
 ]
 
 # Spoken evaluation questions per category; facts are split into text-only and spoken ones below.
@@ -37,7 +46,7 @@ def build_domain(*, seed: int) -> list[DomainItem]:
 
 def build_reading(*, seed: int, count: int) -> list[str]:
     """So many different training sentences to read aloud, with every word of the domain in them."""
-    return read_sentences(words(), seed=seed, count=count, is_eval=False)
+    return read_sentences(words(), rare=_silent_words(), seed=seed, count=count)
 
 
 def eval_questions(*, seed: int) -> list[DomainItem]:
@@ -53,7 +62,7 @@ def eval_questions(*, seed: int) -> list[DomainItem]:
         chosen += _spread(rng, spoken, count)
     return chosen + [
         build_item((text, text), category="reading", style="colloquial", fact="reading", is_eval=True)
-        for text in read_sentences(words(), seed=seed, count=NUM_EVAL_READING, is_eval=True)
+        for text in read_evaluation(words(), seed=seed, count=NUM_EVAL_READING)
     ]
 
 
@@ -63,11 +72,30 @@ def words() -> tuple[str, ...]:
     return collect_words(message.text for item in _build_all(0) for message in item.messages)
 
 
+def number_words() -> list[str]:
+    """The numbers from zero to ninety nine as one-word sentences, for the training of isolated numbers."""
+    return [f"{say_number(number).capitalize()}." for number in range(100)]
+
+
+@lru_cache(maxsize=1)
+def _silent_words() -> tuple[str, ...]:
+    """Words that speech would never contain if it were not for reading: those of text-only facts alone."""
+    spoken = collect_words(
+        message.text for item in _build_all(0) if not item.text_only for message in item.messages
+    )
+    heard = {word.lower() for word in spoken}
+    return tuple(word for word in words() if word.lower() not in heard)
+
+
 @lru_cache(maxsize=2)
 def _build_all(seed: int) -> tuple[DomainItem, ...]:
     singles = [
-        *build_facts(), *build_reasoning(seed=seed), *build_arithmetic(), *build_strings(seed=seed),
-        *build_smalltalk(), *build_refusals(seed=seed),
+        *build_facts(),
+        *build_reasoning(seed=seed),
+        *build_arithmetic(),
+        *build_strings(seed=seed),
+        *build_smalltalk(),
+        *build_refusals(seed=seed),
     ]
     training = [item for item in singles if item.split == "train"]
     return (*singles, *build_dialogues(training, seed=seed))
@@ -79,12 +107,17 @@ def _choose_facts(rng: random.Random, items: list[DomainItem], text_only: bool) 
 
 
 def _spread(rng: random.Random, items: list[DomainItem], count: int) -> list[DomainItem]:
-    """So many items, taken in turn from each kind of fact, no fact twice where that is possible."""
+    """So many items, taken in turn from each kind of fact, no fact twice (but for small talk)."""
     groups = defaultdict(list)
+    seen = set()
     for item in rng.sample(items, len(items)):
-        groups[item.fact.split("/")[0]].append(item)
+        if item.fact in seen and item.category != "smalltalk":
+            continue
+        seen.add(item.fact)
+        kind = item.fact if item.category == "smalltalk" else item.fact.split("/")[0]
+        groups[kind].append(item)
     chosen: list[DomainItem] = []
-    while len(chosen) < min(count, len(items)):
+    while len(chosen) < count and any(groups.values()):
         for kind in sorted(groups):
             if groups[kind] and len(chosen) < count:
                 chosen.append(groups[kind].pop())

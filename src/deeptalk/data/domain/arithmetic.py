@@ -59,7 +59,10 @@ def build_arithmetic() -> list[DomainItem]:
             question = fill(template, x=x, y=y)
             items.append(
                 build_item(
-                    (question, answer), category="arithmetic", style=style, fact=fact,
+                    (question, answer),
+                    category="arithmetic",
+                    style=style,
+                    fact=fact,
                     is_eval=is_held_out(question),
                 )
             )

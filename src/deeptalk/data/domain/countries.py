@@ -3,6 +3,7 @@
 A capital or continent is left empty where it is disputed, shared or changing. Spelling is plain ASCII.
 """
 
+# fmt: off
 AFRICA = (
     ("Algeria", "Algiers"), ("Angola", "Luanda"), ("Benin", "Porto Novo"), ("Botswana", "Gaborone"),
     ("Burkina Faso", "Ouagadougou"), ("Burundi", "Gitega"), ("Cameroon", "Yaounde"), ("Cape Verde", "Praia"),
@@ -17,16 +18,19 @@ AFRICA = (
     ("Niger", "Niamey"), ("Nigeria", "Abuja"), ("Rwanda", "Kigali"), ("Sao Tome and Principe", "Sao Tome"),
     ("Senegal", "Dakar"), ("Seychelles", "Victoria"), ("Sierra Leone", "Freetown"), ("Somalia", "Mogadishu"),
     ("South Africa", "Pretoria"), ("South Sudan", "Juba"), ("Sudan", "Khartoum"), ("Tanzania", "Dodoma"),
-    ("Togo", "Lome"), ("Tunisia", "Tunis"), ("Uganda", "Kampala"), ("Zambia", "Lusaka"), ("Zimbabwe", "Harare"),
+    ("Togo", "Lome"), ("Tunisia", "Tunis"), ("Uganda", "Kampala"), ("Zambia", "Lusaka"), ("Zimbabwe",
+    "Harare"),
 )
 ASIA = (
     ("Afghanistan", "Kabul"), ("Bahrain", "Manama"), ("Bangladesh", "Dhaka"), ("Bhutan", "Thimphu"),
-    ("Brunei", "Bandar Seri Begawan"), ("Cambodia", "Phnom Penh"), ("China", "Beijing"), ("East Timor", "Dili"),
+    ("Brunei", "Bandar Seri Begawan"), ("Cambodia", "Phnom Penh"), ("China", "Beijing"), ("East Timor",
+    "Dili"),
     ("India", "New Delhi"), ("Indonesia", "Jakarta"), ("Iran", "Tehran"), ("Iraq", "Baghdad"), ("Israel", ""),
     ("Japan", "Tokyo"), ("Jordan", "Amman"), ("Kazakhstan", "Astana"), ("Kuwait", "Kuwait City"),
     ("Kyrgyzstan", "Bishkek"), ("Laos", "Vientiane"), ("Lebanon", "Beirut"), ("Malaysia", "Kuala Lumpur"),
     ("the Maldives", "Male"), ("Mongolia", "Ulaanbaatar"), ("Myanmar", "Naypyidaw"), ("Nepal", "Kathmandu"),
-    ("North Korea", "Pyongyang"), ("Oman", "Muscat"), ("Pakistan", "Islamabad"), ("the Philippines", "Manila"),
+    ("North Korea", "Pyongyang"), ("Oman", "Muscat"), ("Pakistan", "Islamabad"), ("the Philippines",
+    "Manila"),
     ("Qatar", "Doha"), ("Saudi Arabia", "Riyadh"), ("Singapore", ""), ("South Korea", "Seoul"),
     ("Sri Lanka", ""), ("Syria", "Damascus"), ("Taiwan", "Taipei"), ("Tajikistan", "Dushanbe"),
     ("Thailand", "Bangkok"), ("Turkmenistan", "Ashgabat"), ("the United Arab Emirates", "Abu Dhabi"),
@@ -35,7 +39,8 @@ ASIA = (
 EUROPE = (
     ("Albania", "Tirana"), ("Andorra", "Andorra la Vella"), ("Austria", "Vienna"), ("Belarus", "Minsk"),
     ("Belgium", "Brussels"), ("Bosnia and Herzegovina", "Sarajevo"), ("Bulgaria", "Sofia"),
-    ("Croatia", "Zagreb"), ("the Czech Republic", "Prague"), ("Denmark", "Copenhagen"), ("Estonia", "Tallinn"),
+    ("Croatia", "Zagreb"), ("the Czech Republic", "Prague"), ("Denmark", "Copenhagen"), ("Estonia",
+    "Tallinn"),
     ("Finland", "Helsinki"), ("France", "Paris"), ("Germany", "Berlin"), ("Greece", "Athens"),
     ("Hungary", "Budapest"), ("Iceland", "Reykjavik"), ("Ireland", "Dublin"), ("Italy", "Rome"),
     ("Kosovo", "Pristina"), ("Latvia", "Riga"), ("Liechtenstein", "Vaduz"), ("Lithuania", "Vilnius"),
@@ -112,5 +117,5 @@ CURRENCIES = {
     "Israel": "shekel", "Kenya": "shilling", "Uganda": "shilling", "Nigeria": "naira", "Ghana": "cedi",
     "South Africa": "rand", "Ethiopia": "birr", "Switzerland": "franc", "Malaysia": "ringgit",
     "Cambodia": "riel", "Angola": "kwanza", "Guatemala": "quetzal", "Honduras": "lempira",
-    "Denmark": "krone", "Norway": "krone", "Sweden": "krona",
+    "Denmark": "krone", "Norway": "krone",
 }

@@ -1,4 +1,4 @@
-"""Dialogues of two or three turns: follow-up questions that need the turn before, and mixed ones that do not."""
+"""Dialogues of two or three turns: follow-up questions that need the turn before, and unrelated ones."""
 
 import random
 from collections import defaultdict
@@ -7,39 +7,51 @@ from collections.abc import Iterator, Sequence
 from . import countries, things
 from .arithmetic import WORDINGS as SUM_WORDINGS
 from .facts import CAPITAL, CONTINENT, CURRENCY, LANGUAGE, Fact, Relation, all_facts
-from .item import DomainItem, Wording, build_item, fill, is_held_out
+from .item import DomainItem, Wording, build_item, fill, is_held_out, split_words
 from .numbers import say_number
 from .questions_outside import NEAR_TRAIN
 from .refusals import REFUSAL
 
-NUM_FOLLOWUPS, NUM_ABOUT, NUM_CHANGED, NUM_SEQUENCES, NUM_REFUSED, NUM_MIXED = 9000, 2500, 2000, 1200, 500, 4000
+NUM_FOLLOWUPS, NUM_ABOUT, NUM_CHANGED = 9000, 2500, 2000
+NUM_SEQUENCES, NUM_REFUSED, NUM_MIXED = 1200, 500, 4000
 FOLLOWUP = Wording(
     formal=("And what about {x}?", "What about {x}?"),
     colloquial=("And {f}?", "How about {x}?", "Okay, and {f}?"),
 )
 ABOUT = {
     "capital": Wording(formal=("What is its capital?",), colloquial=("And what's its capital?",)),
-    "continent": Wording(formal=("Which continent is it in?",), colloquial=("And which continent is that in?",)),
+    "continent": Wording(
+        formal=("Which continent is it in?",), colloquial=("And which continent is that in?",)
+    ),
     "language": Wording(
         formal=("What language do people speak there?",), colloquial=("And what do people speak there?",)
     ),
     "currency": Wording(formal=("What is its currency?",), colloquial=("And what's the currency there?",)),
 }
+SEQUENCE = {
+    "formal": ("What {unit} comes {side} {x}?", "And {side} {x}?"),
+    "colloquial": ("What's the {unit} {side} {x}?", "Okay, and {side} {x}?"),
+}
 CHANGED = Wording(
-    formal=("And {sign} {y}?", "Now {sign} {y}."), colloquial=("Okay, and {sign} {y}?", "And that {sign} {y}?")
+    formal=("And {sign} {y}?", "Now {sign} {y}."),
+    colloquial=("Okay, and {sign} {y}?", "And that {sign} {y}?"),
 )
-FOLLOWED = (
-    "capital country continent language currency opposite plural past color legs sound group young use workplace "
-    "food kind month planet"
-).split()
+FOLLOWED = split_words(
+    "capital country continent language currency opposite plural past color legs sound group young use "
+    "workplace food kind month planet"
+)
 
 
 def build_dialogues(singles: Sequence[DomainItem], *, seed: int) -> list[DomainItem]:
-    """Distinct dialogues; ``singles`` are the training questions that the mixed ones are put together from."""
+    """Distinct dialogues; ``singles`` are the training questions that the mixed ones are made of."""
     items: dict[tuple[str, ...], DomainItem] = {}
     rng = random.Random(f"{seed} dialogues")
     for item in (
-        *_followups(rng), *_about_country(rng), *_changed_sums(rng), *_sequences(rng), *_refused(rng),
+        *_followups(rng),
+        *_about_country(rng),
+        *_changed_sums(rng),
+        *_sequences(rng),
+        *_refused(rng),
         *_mixed(rng, singles),
     ):
         items.setdefault(tuple(message.text for message in item.messages), item)
@@ -48,7 +60,11 @@ def build_dialogues(singles: Sequence[DomainItem], *, seed: int) -> list[DomainI
 
 def _dialogue(turns: Sequence[str], *, style: str, facts: Sequence[Fact], key: str, fact: str) -> DomainItem:
     return build_item(
-        turns, category="dialogue", style=style, fact=fact, is_eval=is_held_out(key),
+        turns,
+        category="dialogue",
+        style=style,
+        fact=fact,
+        is_eval=is_held_out(key),
         text_only=any(known.text_only for known in facts),
     )
 
@@ -62,11 +78,11 @@ def _by_relation() -> dict[str, list[Fact]]:
 
 def _followups(rng: random.Random) -> Iterator[DomainItem]:
     groups = _by_relation()
+    spoken = {name: [fact for fact in facts if not fact.text_only] for name, facts in groups.items()}
     weights = [len(groups[name]) for name in FOLLOWED]
     for _ in range(NUM_FOLLOWUPS):
-        facts = groups[rng.choices(FOLLOWED, weights)[0]]
-        if rng.random() < 0.7:
-            facts = [fact for fact in facts if not fact.text_only]
+        name = rng.choices(FOLLOWED, weights)[0]
+        facts = spoken[name] if rng.random() < 0.7 else groups[name]
         chosen = rng.sample(facts, rng.choice((2, 2, 3)))
         style = rng.choice(("formal", "colloquial"))
         turns = [rng.choice(chosen[0].questions(style)), chosen[0].answer]
@@ -116,26 +132,26 @@ def _changed_sums(rng: random.Random) -> Iterator[DomainItem]:
             fill("{x} {s} {y} is {z}.", x=say_number(total), s=sign, y=say_number(z), z=say_number(result)),
         )
         key = f"{x} plus {y} {sign} {z}"
-        yield _dialogue(turns, style=style, facts=(), key=key, fact=key.replace(" ", "_"))
+        yield _dialogue(turns, style=style, facts=(), key=key, fact=f"changed/{key}".replace(" ", "_"))
 
 
 def _sequences(rng: random.Random) -> Iterator[DomainItem]:
     """What comes before or after one day or month, then another, or on the other side."""
     for _ in range(NUM_SEQUENCES):
         unit, names = rng.choice((("day", things.DAYS), ("month", things.MONTHS)))
-        (a, side), (b, other) = [(rng.randrange(len(names)), rng.choice(("after", "before"))) for _ in range(2)]
+        a, b = rng.choices(range(len(names)), k=2)
+        side, other = rng.choices(("after", "before"), k=2)
         if (a, side) == (b, other):
             continue
         style = rng.choice(("formal", "colloquial"))
-        asked = {"formal": "What {unit} comes {side} {x}?", "colloquial": "What's the {unit} {side} {x}?"}[style]
-        again = {"formal": "And {side} {x}?", "colloquial": "Okay, and {side} {x}?"}[style]
+        asked, again = SEQUENCE[style]
         turns = []
         for template, at, where in ((asked, a, side), (again, b, other)):
             neighbor = names[(at + (1 if where == "after" else -1)) % len(names)]
             turns.append(fill(template, unit=unit, side=where, x=names[at]))
             turns.append(fill("{side} {x} comes {y}.", side=where, x=names[at], y=neighbor))
-        key = f"{side} {names[a]} {other} {names[b]}"
-        yield _dialogue(turns, style=style, facts=(), key=key, fact=key.lower().replace(" ", "_"))
+        key = f"sequence/{side}_{names[a]}_{other}_{names[b]}".lower()
+        yield _dialogue(turns, style=style, facts=(), key=key, fact=key)
 
 
 def _refused(rng: random.Random) -> Iterator[DomainItem]:
@@ -147,8 +163,10 @@ def _refused(rng: random.Random) -> Iterator[DomainItem]:
         subject = rng.choice(NEAR_TRAIN[name])
         style = rng.choice(("formal", "colloquial"))
         turns = (
-            rng.choice(fact.questions(style)), fact.answer,
-            _followup(rng, fact.relation, subject, style), REFUSAL,
+            rng.choice(fact.questions(style)),
+            fact.answer,
+            _followup(rng, fact.relation, subject, style),
+            REFUSAL,
         )
         yield _dialogue(turns, style=style, facts=(fact,), key=f"{fact.key}|{subject}", fact="refusal")
 
@@ -165,6 +183,10 @@ def _mixed(rng: random.Random, singles: Sequence[DomainItem]) -> Iterator[Domain
             continue
         turns = [message.text for item in chosen for message in item.messages]
         yield build_item(
-            turns, category="dialogue", style=style, fact=chosen[-1].fact, is_eval=False,
+            turns,
+            category="dialogue",
+            style=style,
+            fact=chosen[-1].fact,
+            is_eval=False,
             text_only=any(item.text_only for item in chosen),
         )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from . import animals, countries, things, words
+from . import animals, countries, lexicon, things
 from .item import (
     DomainItem,
     Wording,
@@ -31,24 +31,19 @@ class Relation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fact:
-    """One fact; ``bundle`` is shared with its reverse, so both are learnt from text only or neither is."""
+    """One fact; a fact and its reverse are ``text_only`` together: never asked nor answered in speech."""
 
     relation: Relation
     subject: str
     value: str
     answer: str
-    bundle: str
+    text_only: bool
 
     @property
     def key(self) -> str:
         """The name of the fact, such as "capital/france"."""
         whole = f"/{_slug(self.value)}" if self.relation.name in ("count", "part") else ""
         return f"{self.relation.name}/{_slug(self.subject)}{whole}"
-
-    @property
-    def text_only(self) -> bool:
-        """Whether the fact is never asked nor answered in speech."""
-        return is_text_only(self.bundle)
 
     def questions(self, style: str) -> list[str]:
         """All questions for the fact in one style."""
@@ -78,14 +73,11 @@ COLOR = Relation(name="color", wording=clause_wording("what color is {x}", "what
 GROUP = Relation(
     name="group", wording=clause_wording("what kind of animal is {x}", "what kind of animal {x} is")
 )
-LEGS = Relation(
-    name="legs", wording=clause_wording("how many legs does {x} have", "how many legs {x} has")
-)
-SOUND = Relation(
-    name="sound", wording=clause_wording("what sound does {x} make", "what sound {x} makes")
-)
+LEGS = Relation(name="legs", wording=clause_wording("how many legs does {x} have", "how many legs {x} has"))
+SOUND = Relation(name="sound", wording=clause_wording("what sound does {x} make", "what sound {x} makes"))
 YOUNG = Relation(
-    name="young", wording=clause_wording("what is a young {x} called", "what a young {x} is called"),
+    name="young",
+    wording=clause_wording("what is a young {x} called", "what a young {x} is called"),
     followup="a young {x}",
 )
 HOME = Relation(name="home", wording=clause_wording("where does {x} live", "where {x} lives"))
@@ -94,9 +86,7 @@ FOOD = Relation(
     wording=clause_wording("is {x} a fruit or a vegetable", "if {x} is a fruit or a vegetable"),
 )
 KIND = Relation(name="kind", wording=clause_wording("what is {x}", "what {x} is"))
-WORKPLACE = Relation(
-    name="workplace", wording=clause_wording("where does {x} work", "where {x} works")
-)
+WORKPLACE = Relation(name="workplace", wording=clause_wording("where does {x} work", "where {x} works"))
 DUTY = Relation(name="duty", wording=clause_wording("what does {x} do", "what {x} does"))
 USE = Relation(name="use", wording=clause_wording("what is {x} used for", "what {x} is used for"))
 BODY = Relation(name="body", wording=clause_wording("what do you {x} with", "what you {x} with"))
@@ -104,18 +94,15 @@ PLACE = Relation(name="place", wording=clause_wording("where do you {x}", "where
 COUNT = Relation(
     name="count", wording=clause_wording("how many {x} are there in {y}", "how many {x} there are in {y}")
 )
-PART = Relation(
-    name="part", wording=clause_wording("how many {x} does {y} have", "how many {x} {y} has")
-)
+PART = Relation(name="part", wording=clause_wording("how many {x} does {y} have", "how many {x} {y} has"))
 MATERIALS = {
     verb: Relation(
-        name="material", wording=clause_wording(f"what {verb} {{x}} made from", f"what {{x}} {verb} made from")
+        name="material",
+        wording=clause_wording(f"what {verb} {{x}} made from", f"what {{x}} {verb} made from"),
     )
     for verb in ("is", "are")
 }
-FAMILY = Relation(
-    name="family", wording=clause_wording("who is your {x}", "who your {x} is")
-)
+FAMILY = Relation(name="family", wording=clause_wording("who is your {x}", "who your {x} is"))
 MONTH = Relation(name="month", wording=noun_wording("the {x} month of the year"), followup="the {x}")
 PLANET = Relation(name="planet", wording=noun_wording("the {x} planet from the sun"), followup="the {x}")
 LETTER = Relation(name="letter", wording=noun_wording("the {x} letter of the alphabet"), followup="the {x}")
@@ -135,8 +122,12 @@ def build_facts() -> list[DomainItem]:
             for question in fact.questions(style):
                 items.append(
                     build_item(
-                        (question, fact.answer), category="facts", style=style, fact=fact.key,
-                        is_eval=is_held_out(question), text_only=fact.text_only,
+                        (question, fact.answer),
+                        category="facts",
+                        style=style,
+                        fact=fact.key,
+                        is_eval=is_held_out(question),
+                        text_only=fact.text_only,
                     )
                 )
     return items
@@ -145,7 +136,9 @@ def build_facts() -> list[DomainItem]:
 def _fact(relation: Relation, subject: str, value: str, answer: str, bundle: str = "") -> Fact:
     bundle = bundle or f"{relation.name}/{_slug(subject)}"
     filled = capitalise(answer.format(x=subject, y=value))
-    return Fact(relation=relation, subject=subject, value=value, answer=filled, bundle=bundle)
+    return Fact(
+        relation=relation, subject=subject, value=value, answer=filled, text_only=is_text_only(bundle)
+    )
 
 
 def _slug(text: str) -> str:
@@ -179,13 +172,13 @@ def _animal_facts() -> Iterator[Fact]:
 
 
 def _word_facts() -> Iterator[Fact]:
-    for left, right in words.OPPOSITES:
+    for left, right in lexicon.OPPOSITES:
         bundle = f"opposite/{left}"
         yield _fact(OPPOSITE, left, right, "the opposite of {x} is {y}.", bundle)
         yield _fact(OPPOSITE, right, left, "the opposite of {x} is {y}.", bundle)
-    for noun, plural in words.PLURALS.items():
+    for noun, plural in lexicon.PLURALS.items():
         yield _fact(PLURAL, noun, plural, "the plural of {x} is {y}.")
-    for verb, past in words.PAST.items():
+    for verb, past in lexicon.PAST.items():
         yield _fact(PAST, verb, past, "the past tense of {x} is {y}.")
 
 
@@ -203,7 +196,7 @@ def _thing_facts() -> Iterator[Fact]:
         for name in names.split():
             yield _fact(KIND, name, with_article(kind), "{x} is {y}.")
     for job, place in things.WORKPLACES.items():
-        yield _fact(WORKPLACE, with_article(job), place, "{x} works in {y}.")
+        yield _fact(WORKPLACE, with_article(job), place, "{x} works {y}.")
     for job, duty in things.DUTIES.items():
         yield _fact(DUTY, with_article(job), duty, "{x} {y}.")
     for tool, use in things.USES.items():
@@ -238,5 +231,6 @@ def _count_facts() -> Iterator[Fact]:
 
 
 def _counted(relation: Relation, counted: str, whole: str, answer: str) -> Fact:
-    bundle = f"{relation.name}/{counted}/{_slug(whole)}"
-    return Fact(relation=relation, subject=counted, value=whole, answer=capitalise(answer), bundle=bundle)
+    text_only = is_text_only(f"{relation.name}/{counted}/{_slug(whole)}")
+    filled = capitalise(answer)
+    return Fact(relation=relation, subject=counted, value=whole, answer=filled, text_only=text_only)

@@ -25,8 +25,9 @@ class Message:
 class DomainItem:
     """One question with its answer, or one dialogue; ``messages`` ends with the assistant.
 
-    ``style`` is "formal" (wording of text data) or "colloquial" (wording of speech data); ``text_only`` says that
-    the fact is learnt from text alone, never asked nor answered in speech; ``fact`` is shared by all phrasings.
+    ``style`` is "formal" (wording of text data) or "colloquial" (wording of speech data); ``text_only`` says
+    that the fact is learnt from text alone, never asked nor answered in speech; ``fact`` is shared by all
+    phrasings.
     """
 
     id: str
@@ -64,6 +65,11 @@ def is_held_out(key: str, *, percent: int = EVAL_PERCENT) -> bool:
 def is_text_only(bundle: str) -> bool:
     """Whether the facts of this bundle (a fact and its reverse) are learnt from text only."""
     return stable_hash("text only " + bundle) % 100 < TEXT_ONLY_PERCENT
+
+
+def split_words(text: str, separator: str | None = None) -> list[str]:
+    """The entries of a table that is written as one text, between spaces or the separator."""
+    return text.split(separator)
 
 
 def capitalise(text: str) -> str:

@@ -1,14 +1,16 @@
 """Numbers as English words, from zero to ninety nine, and ordinals."""
 
-ONES = (
+from .item import split_words
+
+ONES = split_words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-ORDINALS = (
+)
+TENS = split_words("twenty thirty forty fifty sixty seventy eighty ninety")
+ORDINALS = split_words(
     "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
     "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth"
-).split() + [f"twenty {word}" for word in "first second third fourth fifth sixth".split()]
+) + [f"twenty {word}" for word in split_words("first second third fourth fifth sixth")]
 
 
 def say_number(number: int) -> str:

@@ -38,7 +38,9 @@ def build_puzzles(kinds: Iterable[PuzzleKind], *, category: str, seed: int) -> l
             question = capitalise(template.format(**puzzle.slots))
             combination = f"{kind.name}/{puzzle.combination}" if puzzle.combination else question
             items[question] = build_item(
-                (question, capitalise(puzzle.answer)), category=category, style=style,
+                (question, capitalise(puzzle.answer)),
+                category=category,
+                style=style,
                 fact=f"{kind.name}/{puzzle.combination or puzzle.answer}".lower().replace(" ", "_"),
                 is_eval=is_held_out(combination),
             )

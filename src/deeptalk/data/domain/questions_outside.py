@@ -1,21 +1,28 @@
-"""Questions that the domain does not answer: templates for training, others for evaluation, and what fills them."""
+"""Questions that the domain does not answer: templates for training, others for evaluation, and what fills "
+"them."""
 
 from . import animals, countries
-from .item import with_article
+from .item import split_words, with_article
 
+# fmt: off
 TRAIN_TEMPLATES = (
     "how many people live in {country}?", "who is the president of {country}?", "how big is {country}?",
-    "what is the weather like in {country}?", "will it rain in {city} {time}?", "is it cold in {city} {time}?",
-    "what is the temperature in {city}?", "how far is it from {city} to {country}?", "how do I get to {city}?",
+    "what is the weather like in {country}?", "will it rain in {city} {time}?",
+    "is it cold in {city} {time}?",
+    "what is the temperature in {city}?", "how far is it from {city} to {country}?",
+    "how do I get to {city}?",
     "what is the best hotel in {city}?", "when does the next train to {city} leave?", "who won the {event}?",
     "who will win the {event}?", "what was the score of the {event}?", "when does the {event} begin?",
-    "where is the {event} taking place?", "how much is a ticket for the {event}?", "how much does {thing} cost?",
+    "where is the {event} taking place?", "how much is a ticket for the {event}?",
+    "how much does {thing} cost?",
     "where can I buy {thing}?", "how heavy is {thing}?", "who invented {thing}?", "how does {thing} work?",
-    "can you repair {thing}?", "should I buy {thing}?", "how do I clean {thing}?", "what is wrong with {thing}?",
+    "can you repair {thing}?", "should I buy {thing}?", "how do I clean {thing}?",
+    "what is wrong with {thing}?",
     "please order {thing} for me.", "how long does {thing} last?", "why is {thing} so expensive?",
     "how do you make {food}?", "how many calories does {food} have?", "is {food} healthy?",
-    "what is the recipe for {food}?", "how long do I cook {food}?", "who likes {food}?", "can dogs eat {food}?",
-    "where is the best {food} in {city}?", "who is {person}?", "where is {person}?", "how tall is {person}?",
+    "what is the recipe for {food}?", "how long do I cook {food}?", "who likes {food}?",
+    "can dogs eat {food}?",
+    "where can I eat {food} in {city}?", "who is {person}?", "where is {person}?", "how tall is {person}?",
     "what did {person} say {time}?", "is {person} at home?", "when will {person} come back?",
     "call {person} for me.", "send a message to {person}.", "why is {person} angry with me?",
     "what is the phone number of {person}?", "how rich is {person}?", "where was {person} born?",
@@ -29,30 +36,70 @@ TRAIN_TEMPLATES = (
     "how many teeth does {animal} have?", "how should I {activity}?", "when should I {activity}?",
     "is it safe to {activity}?", "why do people {activity}?", "remind me to {activity} {time}.",
     "who can help me {activity}?", "how long does it take to {activity}?", "what should I wear {time}?",
-    "what is on television {time}?", "what time is it?", "what is the date {time}?", "set an alarm for {time}.",
+    "what is on television {time}?", "what time is it?", "what is the date {time}?",
+    "set an alarm for {time}.",
     "play some music.", "turn on the lights.", "turn off the radio.", "open the door.", "read my messages.",
     "translate this sentence.", "what happened in {country} {time}?", "when did {country} win the war?",
     "what is the highest mountain in {country}?", "which river flows through {city}?",
-    "what is the flag of {country}?", "what is the national dish of {country}?", "who is the king of {country}?",
-    "who is the mayor of {city}?", "how many schools are in {city}?", "what is the oldest building in {city}?",
+    "what is the flag of {country}?", "what is the national dish of {country}?",
+    "who is the king of {country}?",
+    "who is the mayor of {city}?", "how many schools are in {city}?",
+    "what is the oldest building in {city}?",
     "can you book a flight to {city}?", "what is the price of gold in {country}?",
     "how many cars are there in {city}?", "what is the square root of {number}?",
-    "what is {number} divided by {number2}?", "what is {number} percent of {number2}?",
-    "what is {number} to the power of {number2}?", "is {number} a prime number?",
+    "what is {number} divided by {divisor}?", "what is {number} percent of {divisor}?",
+    "what is {number} to the power of {divisor}?", "is {number} a prime number?",
     "what is the meaning of life?", "how many stars are in the sky?", "why is the sky so far away?",
     "how deep is the ocean?", "what is the fastest car in the world?", "who wrote the first book?",
     "who painted this picture?", "which movie should I watch {time}?", "who sings this song?",
     "what is the stock market doing {time}?", "how do I lose weight?", "how do I become rich?",
     "what are the lottery numbers {time}?", "what am I thinking about?", "what is in my pocket?",
-    "where did I put my glasses?", "what did I have for lunch {time}?", "what is my name?", "where do I live?",
+    "where did I put my glasses?", "what did I have for lunch {time}?", "what is my name?",
+    "where do I live?",
     "what is the name of my teacher?", "how much money do I have?", "what is my password?",
     "should I marry {person}?", "who will be the next president?", "how do I write a letter to {person}?",
-    "what is the speed of light?", "how hot is the sun?", "how old is the universe?", "who discovered {country}?",
+    "what is the speed of light?", "how hot is the sun?", "how old is the universe?",
+    "who discovered {country}?",
     "what is the population of {city}?", "how many islands does {country} have?", "how do airplanes fly?",
     "why do cats purr?", "why is the grass wet?", "what makes {animal} happy?", "when did the dinosaurs die?",
     "what is the best way to {activity}?", "which doctor should I see about my back?",
     "what is the cure for a headache?", "what does my dream mean?", "who lives next door?",
-    "when is the next full moon?", "what is the tallest building in {city}?", "how many pages does {thing} have?",
+    "when is the next full moon?", "who is the boss of {person}?", "what is {person} afraid of?",
+    "what would {person} do about {topic}?", "what should I give {person} for a birthday?",
+    "how do I talk to {person}?", "did {person} call me {time}?", "who told {person} about {topic}?",
+    "what is the salary of {person}?", "where does {person} go on holiday?", "invite {person} to dinner.",
+    "how do I improve my English?", "which school is the best in {city}?", "is {city} bigger than {city2}?",
+    "how long is the flight from {city} to {city2}?", "is there a train from {city} to {city2}?",
+    "what can I visit in {city}?", "how safe is {country}?", "do I need a visa for {country}?",
+    "what do people eat in {country}?", "what is the average income in {country}?",
+    "how many soldiers does {country} have?", "when is the best time to visit {country}?",
+    "who won the last election in {country}?", "is {country} richer than {country2}?",
+    "which country is the largest in the world?", "what is the poorest country in the world?",
+    "who was the first man on the moon?", "how far away is the nearest star?", "what is inside the earth?",
+    "what is the chance of rain {time}?", "will it be sunny {time}?", "do I need an umbrella {time}?",
+    "how many goals did our team score {time}?", "who is the best player in the {event}?",
+    "how many people came to the {event}?", "who paid for the {event}?", "was the {event} canceled {time}?",
+    "please sell {thing}.", "who owns {thing}?", "is {thing} better than {thing2}?",
+    "how many watts does {thing} need?", "what is the weight of {thing}?", "when was {thing} invented?",
+    "where is {thing} made?", "how old is {thing}?", "how big is {thing}?", "bring me {food}.",
+    "what goes well with {food}?", "how much sugar is in {food}?", "what is the price of {food} in {city}?",
+    "I want to order {food}.", "why does {food} taste so good?", "is {food} cheaper than {food2}?",
+    "is {animal} faster than my dog?", "where can I see {animal} in {city}?",
+    "how many eggs does {animal} lay?",
+    "how long does {animal} sleep?", "can I keep {animal} at home?", "why is {animal} so noisy?",
+    "is {topic} difficult to learn?", "who is the best teacher of {topic}?",
+    "what do you think about {topic}?",
+    "how did {topic} change the world?", "recommend a film about {topic}.",
+    "is {topic} more important than {topic2}?",
+    "how much does it cost to {activity}?", "show me how to {activity}.", "what happens if I {activity}?",
+    "will I ever {activity}?", "can children {activity}?", "which tools do I need to {activity}?",
+    "what time does the bank open {time}?", "how long is the movie?", "what is on the menu {time}?",
+    "add milk to my shopping list.", "start a timer.", "take a picture.", "write an email to {person}.",
+    "what is the gravity on the moon?", "how many atoms are in water?", "what is the formula of salt?",
+    "how many words are in the dictionary?", "who built the pyramids?", "when did the war end?",
+    "who was the first king of {country}?", "in which year was {person} born?", "what year is it?",
+    "what is the tallest building in {city}?",
+    "how many pages does {thing} have?",
 )
 EVAL_TEMPLATES = (
     "what is the climate of {country} like?", "how expensive is life in {city}?", "who rules over {country}?",
@@ -60,7 +107,8 @@ EVAL_TEMPLATES = (
     "what is a fair price for {thing}?", "who sells {thing} near here?", "how strong is {thing}?",
     "how spicy is {food}?", "do you have a recipe for {food}?", "where does {person} come from?",
     "what is {person} doing {time}?", "is {person} famous?", "when did {person} get married?",
-    "what is the problem with {topic}?", "tell me everything about {topic}.", "who knows a lot about {topic}?",
+    "what is the problem with {topic}?", "tell me everything about {topic}.",
+    "who knows a lot about {topic}?",
     "how high can {animal} jump?", "how smart is {animal}?", "where can I learn to {activity}?",
     "what do I need to {activity}?", "are the shops open {time}?", "how windy is it {time}?",
     "what is the name of the longest river in {country}?", "how many tourists visit {city}?",
@@ -68,14 +116,20 @@ EVAL_TEMPLATES = (
     "what is my favorite movie?", "where are my keys?", "how do magnets work?", "why do we dream?",
     "what is the best song of all time?", "who stole my bicycle?", "when will the rain stop?",
     "how many books are in the library of {city}?", "switch off the television.", "cancel my meeting {time}.",
-    "how fast does sound travel?",
+    "how fast does sound travel?", "what is the law about {topic}?", "is it hard to {activity}?",
+    "what is the favorite food of {person}?", "how rich is the city of {city}?", "what brand is {thing}?",
+    "how many medals did {country} win?", "is there any news from {person}?", "how loud is {animal}?",
+    "what is the dress code for the {event}?", "please wake me up {time}.",
+    "how many grams of salt are in {food}?", "which bus goes to {city}?", "what is the best cure for a cold?",
 )
 FILLERS: dict[str, tuple[str, ...]] = {
     "country": tuple(countries.CONTINENTS),
     "animal": tuple(with_article(animal) for animal in animals.GROUP_OF),
     "city": tuple(
-        "London Paris Tokyo Madrid Rome Berlin Cairo Boston Chicago Sydney Munich Venice Moscow Oslo Vienna "
-        "Dallas Seattle Manchester Hamburg Naples Lyon Osaka Mumbai Toronto Denver Houston Glasgow Geneva".split()
+        split_words("London Paris Tokyo Madrid Rome Berlin Cairo Boston Chicago Sydney Munich Venice Moscow "
+        "Oslo "
+        "Vienna Dallas Seattle Manchester Hamburg Naples Lyon Osaka Mumbai Toronto Denver Houston "
+        "Glasgow Geneva")
     ),
     "time": (
         "today", "tomorrow", "yesterday", "tonight", "this week", "next week", "last week", "this weekend",
@@ -84,11 +138,13 @@ FILLERS: dict[str, tuple[str, ...]] = {
     ),
     "event": (
         "football match", "world cup", "election", "race", "chess tournament", "concert", "film festival",
-        "boxing match", "tennis final", "olympic games", "song contest", "spelling bee", "marathon", "lottery",
+        "boxing match", "tennis final", "olympic games", "song contest", "spelling bee", "marathon",
+        "lottery",
         "swimming contest", "baseball game", "debate", "dance competition", "parade", "horse race",
     ),
     "thing": (
-        "a new laptop", "this phone", "my car", "a washing machine", "a good camera", "the bicycle", "a sailboat",
+        "a new laptop", "this phone", "my car", "a washing machine", "a good camera", "the bicycle",
+        "a sailboat",
         "a private jet", "a wooden desk", "a winter coat", "a vacuum cleaner", "the microwave", "my computer",
         "a diamond ring", "an electric guitar", "a grand piano", "a used truck", "the refrigerator",
         "a leather sofa", "a light bulb", "the printer", "a solar panel", "a hot air balloon", "a motor boat",
@@ -96,20 +152,23 @@ FILLERS: dict[str, tuple[str, ...]] = {
         "a wedding dress", "a house by the sea", "a sewing machine",
     ),
     "food": (
-        "pizza", "apple pie", "chicken soup", "lasagna", "fried rice", "pancakes", "ice cream", "fish and chips",
+        "pizza", "apple pie", "chicken soup", "lasagna", "fried rice", "pancakes", "ice cream",
+        "fish and chips",
         "a hamburger", "tomato sauce", "mashed potatoes", "a cheese sandwich", "chocolate cake", "noodles",
         "an omelet", "sushi", "onion soup", "garlic bread", "a fruit salad", "roast beef", "oatmeal", "tacos",
     ),
     "person": (
         "the president", "my neighbor", "my boss", "the queen", "the prime minister", "my best friend",
-        "the new teacher", "your inventor", "a famous actor", "the richest man in the world", "my grandmother",
+        "the new teacher", "your inventor", "a famous actor", "the richest man in the world",
+        "my grandmother",
         "the mayor", "the pope", "my dentist", "this singer", "the football coach", "my landlord",
         "the author of this book", "my cousin", "the police officer", "that scientist", "my wife",
         "the tallest woman", "our lawyer", "the general", "my roommate", "the winner", "the bus driver",
     ),
     "topic": (
         "politics", "religion", "physics", "chemistry", "philosophy", "economics", "climate change", "taxes",
-        "medicine", "astronomy", "ancient Egypt", "the Roman empire", "biology", "electricity", "the internet",
+        "medicine", "astronomy", "ancient Egypt", "the Roman empire", "biology", "electricity",
+        "the internet",
         "democracy", "insurance", "geometry", "fashion", "psychology", "modern art", "computer science",
         "nuclear power", "poetry", "football", "opera", "gravity", "evolution", "banking", "space travel",
         "architecture", "robotics", "love", "war", "justice",
@@ -117,34 +176,41 @@ FILLERS: dict[str, tuple[str, ...]] = {
     "activity": (
         "learn to drive", "build a house", "invest money", "plant a tree", "travel around the world",
         "paint the kitchen", "quit smoking", "climb a mountain", "cook for ten people", "bake a cake",
-        "run a marathon", "repair a roof", "sell my house", "write a novel", "wash the dishes", "pay the rent",
+        "run a marathon", "repair a roof", "sell my house", "write a novel", "wash the dishes",
+        "pay the rent",
         "find a job", "raise children", "catch a fish", "study law", "feed the cat", "water the plants",
         "buy a farm", "fly a plane", "visit the dentist", "start a company", "cut my hair", "play the violin",
     ),
-    "number": ("six", "eight", "twelve", "fifty", "two hundred", "ninety", "one thousand", "seventeen", "forty"),
-    "number2": ("two", "three", "five", "seven", "one hundred", "eleven", "thirteen", "zero", "one million"),
+    "number": ("six", "eight", "twelve", "fifty", "two hundred", "ninety", "one thousand", "seventeen",
+    "forty"),
+    "divisor": ("two", "three", "five", "seven", "one hundred", "eleven", "thirteen", "zero", "one million"),
 }
 # Subjects of questions that look like the domain's own, for training; then the same for evaluation.
 NEAR_TRAIN = {
-    "capital": "the moon,the ocean,banana,Monday,Paris,Atlantis,the sun,winter,music,Mars,my street,Europe,"
-    "a carrot,Texas,nowhere,happiness,the desert,California,Africa,Narnia".split(","),
-    "currency": "the moon,Atlantis,the ocean,Texas,my school,Mars,Narnia,a banana,heaven".split(","),
-    "opposite": "table,banana,dog,Tuesday,seven,window,France,music,pencil,green,elephant,spoon,a tree,"
-    "guitar,cheese,Anna".split(","),
-    "color": "happiness,the wind,my car,your house,music,Monday,his shirt,the number seven,my dream,air,"
-    "her bag,time,love,an idea".split(","),
-    "sound": "a banana,a chair,a rainbow,the color red,a carrot,a cloud,a unicorn,a dinosaur,France".split(","),
-    "legs": "a banana,my friend,a cloud,the moon,a monster,a dragon,a sofa,France,a unicorn,music".split(","),
-    "plural": "Thursday,music,France,Anna,happiness,weather,seven,nobody".split(","),
-    "language": "the moon,Atlantis,the ocean,Narnia,heaven,my house,Mars,the jungle".split(","),
-    "continent": "the moon,Atlantis,the sun,Mars,my house,heaven,Narnia,a banana".split(","),
-    "use": "a cloud,a unicorn,a dragon,happiness,a Monday,a rainbow,the moon".split(","),
-    "workplace": "a ghost,a banana,my brother,a dragon,your friend,a unicorn,the moon".split(","),
+    "capital": split_words("the moon,the ocean,banana,Monday,Paris,Atlantis,the sun,winter,music,Mars,my "
+    "street,Europe,"
+    "a carrot,Texas,nowhere,happiness,the desert,California,Africa,Narnia", ","),
+    "currency": split_words("the moon,Atlantis,the ocean,Texas,my school,Mars,Narnia,a banana,heaven", ","),
+    "opposite": split_words("table,banana,dog,Tuesday,seven,window,France,music,pencil,green,elephant,"
+    "spoon,a tree,guitar,cheese,Anna", ","),
+    "color": split_words("happiness,the wind,my car,your house,music,Monday,his shirt,the number seven,my "
+    "dream,air,"
+    "her bag,time,love,an idea", ","),
+    "sound": split_words("a banana,a chair,a rainbow,the color red,a carrot,a cloud,a unicorn,a "
+    "dinosaur,France", ","),
+    "legs": split_words("a banana,my friend,a cloud,the moon,a monster,a dragon,a sofa,France,a "
+    "unicorn,music", ","),
+    "plural": split_words("Thursday,music,France,Anna,happiness,weather,seven,nobody", ","),
+    "language": split_words("the moon,Atlantis,the ocean,Narnia,heaven,my house,Mars,the jungle", ","),
+    "continent": split_words("the moon,Atlantis,the sun,Mars,my house,heaven,Narnia,a banana", ","),
+    "use": split_words("a cloud,a unicorn,a dragon,happiness,a Monday,a rainbow,the moon", ","),
+    "workplace": split_words("a ghost,a banana,my brother,a dragon,your friend,a unicorn,the moon", ","),
 }
 NEAR_EVAL = {
-    "which city is the main capital of {x}?": "the jungle,Jupiter,a potato,Florida,Saturday,Wonderland".split(","),
-    "what would be the opposite of {x}?": "spider,kitchen,Victor,tomato,ladder,Brazil".split(","),
-    "what might be the color of {x}?": "silence,my boat,sadness,your coat,the wind".split(","),
-    "what kind of sound comes from {x}?": "a pencil,a dragon,a mushroom,the moon".split(","),
-    "what money do they use on {x}?": "Jupiter,the moon,Saturn,an island".split(","),
+    "which city is the main capital of {x}?": split_words("the jungle,Jupiter,a "
+    "potato,Florida,Saturday,Wonderland", ","),
+    "what would be the opposite of {x}?": split_words("spider,kitchen,Victor,tomato,ladder,Brazil", ","),
+    "what might be the color of {x}?": split_words("silence,my boat,sadness,your coat,the wind", ","),
+    "what kind of sound comes from {x}?": split_words("a pencil,a dragon,a mushroom,the moon", ","),
+    "what money do they use on {x}?": split_words("Jupiter,the moon,Saturn,an island", ","),
 }

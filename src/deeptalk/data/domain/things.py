@@ -1,5 +1,8 @@
 """Tables of everyday things: colors, kinds, foods, jobs, tools, places, counts."""
 
+from .item import split_words
+
+# fmt: off
 COLORS = {
     "a banana": "yellow", "a lemon": "yellow", "the sun": "yellow", "corn": "yellow", "a sunflower": "yellow",
     "grass": "green", "a leaf": "green", "a cucumber": "green", "broccoli": "green", "spinach": "green",
@@ -9,7 +12,8 @@ COLORS = {
     "a fire truck": "red", "ketchup": "red", "a stop sign": "red", "a raspberry": "red", "lava": "red",
     "snow": "white", "milk": "white", "salt": "white", "sugar": "white", "chalk": "white", "cotton": "white",
     "a swan": "white", "a polar bear": "white", "rice": "white", "a snowman": "white", "cream": "white",
-    "coal": "black", "tar": "black", "a crow": "black", "ink": "black", "the night": "black", "a panther": "black",
+    "coal": "black", "tar": "black", "a crow": "black", "ink": "black", "the night": "black",
+    "a panther": "black",
     "an orange": "orange", "a carrot": "orange", "a pumpkin": "orange", "an apricot": "orange",
     "a flamingo": "pink", "a pig": "pink", "a plum": "purple", "lavender": "purple", "an eggplant": "purple",
     "chocolate": "brown", "coffee": "brown", "mud": "brown", "wood": "brown", "a potato": "brown",
@@ -43,19 +47,21 @@ METALS_AND_MASS = {
     "drink": "water milk juice tea coffee lemonade cider cocoa",
     "sport": "tennis soccer hockey golf rugby cricket baseball basketball volleyball badminton",
     "language": "French German Spanish Italian Russian Japanese Greek Polish",
-    "game": "chess poker checkers bingo domino",
+    "game": "chess poker checkers bingo backgammon",
     "fabric": "silk velvet linen denim nylon",
     "spice": "pepper cinnamon ginger nutmeg saffron",
 }
 WORKPLACES = {
-    "teacher": "a school", "doctor": "a hospital", "nurse": "a hospital", "baker": "a bakery", "cook": "a kitchen",
-    "chef": "a restaurant", "waiter": "a restaurant", "farmer": "a farm", "pilot": "a plane", "sailor": "a ship",
-    "librarian": "a library", "judge": "a court", "mechanic": "a garage", "scientist": "a laboratory",
-    "actor": "a theater", "miner": "a mine", "cashier": "a shop", "secretary": "an office",
-    "professor": "a university", "soldier": "an army", "gardener": "a garden", "priest": "a church",
-    "pharmacist": "a pharmacy", "banker": "a bank", "astronaut": "a spaceship", "butcher": "a butcher shop",
-    "blacksmith": "a forge", "clown": "a circus", "painter": "a studio", "lifeguard": "a beach",
-    "firefighter": "a fire station", "receptionist": "a hotel", "zookeeper": "a zoo", "forester": "a forest",
+    "teacher": "in a school", "doctor": "in a hospital", "nurse": "in a hospital", "baker": "in a bakery",
+    "cook": "in a kitchen", "chef": "in a restaurant", "waiter": "in a restaurant", "farmer": "on a farm",
+    "pilot": "in a plane", "sailor": "on a ship", "librarian": "in a library", "judge": "in a court",
+    "mechanic": "in a garage", "scientist": "in a laboratory", "actor": "in a theater", "miner": "in a mine",
+    "cashier": "in a shop", "secretary": "in an office", "professor": "at a university",
+    "soldier": "in the army", "gardener": "in a garden", "priest": "in a church",
+    "pharmacist": "in a pharmacy", "banker": "in a bank", "astronaut": "in a spaceship",
+    "butcher": "in a butcher shop", "blacksmith": "in a forge", "clown": "in a circus",
+    "painter": "in a studio", "lifeguard": "at a swimming pool", "firefighter": "at a fire station",
+    "receptionist": "in a hotel", "zookeeper": "in a zoo", "forester": "in a forest",
 }
 DUTIES = {
     "baker": "bakes bread", "teacher": "teaches students", "pilot": "flies planes", "writer": "writes books",
@@ -68,16 +74,19 @@ DUTIES = {
     "composer": "writes music", "beekeeper": "keeps bees", "florist": "sells flowers",
 }
 USES = {
-    "knife": "cutting", "hammer": "hitting nails", "broom": "sweeping", "pen": "writing", "spoon": "eating soup",
+    "knife": "cutting", "hammer": "hitting nails", "broom": "sweeping", "pen": "writing",
+    "spoon": "eating soup",
     "key": "opening doors", "lamp": "giving light", "oven": "baking", "shovel": "digging", "needle": "sewing",
     "camera": "taking photos", "umbrella": "keeping dry", "clock": "telling time", "towel": "drying",
     "pillow": "resting your head", "comb": "combing hair", "ladder": "climbing", "phone": "calling people",
     "ruler": "measuring length", "telescope": "looking at stars", "thermometer": "measuring temperature",
-    "fridge": "keeping food cold", "toothbrush": "brushing teeth", "soap": "washing", "bucket": "carrying water",
+    "fridge": "keeping food cold", "toothbrush": "brushing teeth", "soap": "washing",
+    "bucket": "carrying water",
     "saw": "cutting wood", "rope": "tying things", "scale": "measuring weight", "compass": "finding north",
     "microscope": "seeing tiny things", "whistle": "making a loud noise", "map": "finding the way",
     "wallet": "carrying money", "candle": "giving light", "brush": "painting", "kettle": "boiling water",
-    "calculator": "doing sums", "bicycle": "riding", "eraser": "removing pencil marks", "mirror": "seeing yourself",
+    "calculator": "doing sums", "bicycle": "riding", "eraser": "removing pencil marks",
+    "mirror": "seeing yourself",
 }
 MASS_TOOLS = ("soap",)
 BODY = {
@@ -87,7 +96,8 @@ BODY = {
 PLACES = {
     "cook": "in the kitchen", "sleep": "in the bedroom", "swim": "in a pool", "borrow books": "in a library",
     "watch a movie": "in a cinema", "see a play": "in a theater", "buy medicine": "in a pharmacy",
-    "catch a train": "at a train station", "catch a plane": "at an airport", "mail a letter": "at a post office",
+    "catch a train": "at a train station", "catch a plane": "at an airport",
+    "mail a letter": "at a post office",
     "learn": "in a school", "take a shower": "in the bathroom", "park a car": "in a garage",
     "see wild animals": "in a zoo", "look at old art": "in a museum", "buy bread": "in a bakery",
     "plant flowers": "in a garden", "eat out": "in a restaurant", "keep money": "in a bank",
@@ -100,7 +110,8 @@ COUNTS = {
     ("seasons", "a year"): "four", ("eggs", "a dozen"): "twelve", ("years", "a decade"): "ten",
     ("years", "a century"): "one hundred", ("cents", "a dollar"): "one hundred",
     ("letters", "the alphabet"): "twenty six", ("planets", "the solar system"): "eight",
-    ("colors", "a rainbow"): "seven", ("players", "a soccer team"): "eleven", ("days", "January"): "thirty one",
+    ("colors", "a rainbow"): "seven", ("players", "a soccer team"): "eleven", ("days",
+    "January"): "thirty one",
     ("days", "March"): "thirty one", ("days", "April"): "thirty", ("days", "May"): "thirty one",
     ("days", "June"): "thirty", ("days", "July"): "thirty one", ("days", "August"): "thirty one",
     ("days", "September"): "thirty", ("days", "October"): "thirty one", ("days", "November"): "thirty",
@@ -111,14 +122,16 @@ PARTS = {
     ("wheels", "unicycle"): "one", ("sides", "triangle"): "three", ("sides", "square"): "four",
     ("sides", "rectangle"): "four", ("sides", "pentagon"): "five", ("sides", "hexagon"): "six",
     ("sides", "octagon"): "eight", ("strings", "violin"): "four", ("strings", "guitar"): "six",
-    ("fingers", "hand"): "five", ("toes", "foot"): "five", ("faces", "cube"): "six", ("arms", "octopus"): "eight",
-    ("keys", "piano"): "eighty eight", ("points", "five pointed star"): "five", ("strings", "cello"): "four",
+    ("fingers", "hand"): "five", ("toes", "foot"): "five", ("faces", "cube"): "six", ("arms",
+    "octopus"): "eight",
+    ("keys", "piano"): "eighty eight", ("strings", "cello"): "four",
     ("wings", "butterfly"): "four", ("wings", "bird"): "two", ("arms", "starfish"): "five",
 }
 MATERIALS = {
     "paper": "wood", "cheese": "milk", "wine": "grapes", "glass": "sand", "bread": "flour",
-    "chocolate": "cocoa beans", "tofu": "soybeans", "cider": "apples", "raisins": "grapes", "leather": "animal skin",
-    "jam": "fruit", "yogurt": "milk", "popcorn": "corn", "bricks": "clay", "silk": "silkworm thread",
+    "chocolate": "cocoa beans", "tofu": "soybeans", "cider": "apples", "raisins": "grapes",
+    "leather": "animal skin",
+    "jam": "fruit", "yogurt": "milk", "popcorn": "corn", "bricks": "clay",
     "butter": "cream", "candles": "wax", "tires": "rubber", "coins": "metal",
 }
 PLURAL_MATERIALS = ("raisins", "bricks", "candles", "tires", "coins")
@@ -126,12 +139,12 @@ FAMILY = {
     "mother's brother": "uncle", "mother's sister": "aunt", "father's father": "grandfather",
     "father's mother": "grandmother", "sister's son": "nephew", "brother's daughter": "niece",
     "uncle's son": "cousin", "wife's mother": "mother in law", "son's son": "grandson",
-    "daughter's daughter": "granddaughter", "parents' daughter": "sister", "parents' son": "brother",
+    "daughter's daughter": "granddaughter",
 }
-PLANETS = "Mercury Venus Earth Mars Jupiter Saturn Uranus Neptune".split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = (
+PLANETS = split_words("Mercury Venus Earth Mars Jupiter Saturn Uranus Neptune")
+DAYS = split_words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+MONTHS = split_words(
     "January February March April May June July August September October November December"
-).split()
-SEASONS = "spring summer autumn winter".split()
-LETTERS = "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z".split()
+)
+SEASONS = split_words("spring summer autumn winter")
+LETTERS = split_words("A B C D E F G H I J K L M N O P Q R S T U V W X Y Z")
