@@ -2,6 +2,7 @@
 
 from deeptalk.backbone.backbone import Backbone, BackboneOutput, MoeShape, open_backbone
 from deeptalk.backbone.balance import sequence_balance_loss
+from deeptalk.backbone.banks import fuse_experts, fused_state_dict, load_fused_state_dict, split_experts
 from deeptalk.backbone.cache import copy_rows, new_cache, snapshot
 from deeptalk.backbone.router import RouterMask, RouterOutput
 
@@ -12,8 +13,12 @@ __all__ = [
     "RouterMask",
     "RouterOutput",
     "copy_rows",
+    "fuse_experts",
+    "fused_state_dict",
+    "load_fused_state_dict",
     "new_cache",
     "open_backbone",
     "sequence_balance_loss",
     "snapshot",
+    "split_experts",
 ]

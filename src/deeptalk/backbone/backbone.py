@@ -1,12 +1,13 @@
 """A stock mixture-of-experts language model that can be told which experts each token may use."""
 
 import json
-import logging
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
 
@@ -14,8 +15,6 @@ from deeptalk.backbone.families import SUPPORTED, find_moe_layers
 from deeptalk.backbone.router import RouterHook, RouterMask, RouterOutput, RoutingCall, RoutingScope
 from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.shapes import Bool, Float, Int, Tensor
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,29 +42,35 @@ class Backbone(nn.Module):
         super().__init__()
         layers = find_moe_layers(model)
         self.model = model
+        router: Any = layers[0].router
         self.layers = MoeShape(
-            num_moe_layers=len(layers),
-            num_experts=layers[0].router.num_experts,
-            experts_per_token=layers[0].router.top_k,
+            num_moe_layers=len(layers), num_experts=router.num_experts, experts_per_token=router.top_k
         )
         self._scope = RoutingScope()
+        self._block_names = tuple(layer.block_name for layer in layers)
         for index, layer in enumerate(layers):
             layer.router.register_forward_hook(RouterHook(scope=self._scope, layer=index, rule=layer.rule))
 
     @property
     def embed_tokens(self) -> nn.Embedding:
         """The stock text table ``[V, D]``."""
-        return self.model.get_input_embeddings()
+        table: Any = self.model.get_input_embeddings()
+        return table
 
     @property
     def lm_head(self) -> nn.Linear:
         """The stock text head ``D -> V``."""
-        return self.model.get_output_embeddings()
+        head: Any = self.model.get_output_embeddings()
+        return head
 
     @property
     def hidden_size(self) -> int:
         """The model width D."""
         return self.model.config.hidden_size
+
+    def moe_blocks(self) -> tuple[nn.Module, ...]:
+        """The stock blocks that hold a router and experts, first layer to last."""
+        return tuple(self.model.get_submodule(name) for name in self._block_names)
 
     def forward(
         self,
@@ -80,8 +85,9 @@ class Backbone(nn.Module):
     ) -> BackboneOutput:
         """Hidden states of embedded positions.
 
-        ``mask`` is False on padding and spans the cached positions too where a cache is given; leave it out when all
-        rows have the same length. ``groups`` and ``router_mask`` come together. ``cache`` is extended in place.
+        ``mask`` is False on padding and spans the cached positions too where a cache is given; leave it out
+        when all rows have the same length. ``groups`` and ``router_mask`` come together. ``cache`` is
+        extended in place.
         """
         call = self._routing_call(groups, router_mask, x, collect)
         with self._scope.open(call):
@@ -97,6 +103,15 @@ class Backbone(nn.Module):
             router = tuple(call.collected[layer] for layer in range(self.layers.num_moe_layers))
         return BackboneOutput(hidden=output.last_hidden_state, router=router, cache=cache)
 
+    def enable_checkpointing(self) -> None:
+        """Recompute layers in the backward pass, with the routing of the forward, to save memory."""
+
+        def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+            call = replace(self._scope.call, collected=None)
+            return nullcontext(), self._scope.open(call)
+
+        self.model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
+
     def _routing_call(
         self, groups: Tensor | None, router_mask: RouterMask | None, x: Tensor, collect: bool
     ) -> RoutingCall:
@@ -108,8 +123,8 @@ class Backbone(nn.Module):
         expected = (self.layers.num_moe_layers, self.layers.num_experts)
         if tuple(router_mask.table.shape[1:]) != expected or groups.shape != x.shape[:2]:
             raise ConfigError(
-                f"router mask [G, {expected[0]}, {expected[1]}] and groups {tuple(x.shape[:2])} are needed, got "
-                f"{tuple(router_mask.table.shape)} and {tuple(groups.shape)}."
+                f"router mask [G, {expected[0]}, {expected[1]}] and groups {tuple(x.shape[:2])} are needed, "
+                f"got {tuple(router_mask.table.shape)} and {tuple(groups.shape)}."
             )
         return RoutingCall(mask=router_mask.to(x.device), groups=groups.reshape(-1), collected=collected)
 
@@ -131,8 +146,8 @@ def open_backbone(
 ) -> Backbone:
     """Open a local folder in Hugging Face layout, or make a random model from a config.
 
-    ``attention`` and ``experts`` name implementations of ``transformers``; None leaves the choice to it. Raises
-    `CheckpointError` for a folder that can't be used and `ConfigError` for a model that isn't supported.
+    ``attention`` and ``experts`` name implementations of ``transformers``; None leaves the choice to it.
+    Raises `CheckpointError` for a folder that can't be used, `ConfigError` for a model that isn't supported.
     """
     options = {"dtype": dtype, "attn_implementation": attention}
     if experts is not None:
@@ -157,11 +172,12 @@ def _load(folder: Path, options: dict[str, Any]) -> PreTrainedModel:
     if not any(folder.glob("*.safetensors")):
         raise CheckpointError(f"{folder} holds no .safetensors file; other formats are not opened.")
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        opened: Any = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder} can't be opened: {error}") from error
+    model, report = opened
     missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointError(f"{folder} lacks {len(missing)} tensors, first {missing[0]}.")

@@ -9,11 +9,11 @@ from deeptalk.shapes import Bool, Float, Tensor
 def sequence_balance_loss(
     router: tuple[RouterOutput, ...], mask: Bool[Tensor, "B T"] | None, *, batch_size: int
 ) -> Float[Tensor, ""]:
-    """Sum over experts of f·P, a mean over sequences, summed over layers; multiply it by the coefficient alpha.
+    """Sum over experts of f·P, averaged over sequences and summed over layers; scale it by a small alpha.
 
-    In one sequence of T real tokens, f is the number of tokens that chose an expert times E / (K T), and P the mean
-    probability of that expert (DeepSeek-V2, arXiv 2405.04434, section 2.2.3, equations 23 to 25). It is 1 for each
-    layer when all experts are used alike. Only P carries a gradient. Padding (False in ``mask``) doesn't count.
+    In one sequence of T real tokens (True in ``mask``; None for all), f is the number of tokens that chose an
+    expert times E / (K T), and P the mean probability of that expert (DeepSeek-V2, arXiv 2405.04434, section
+    2.2.3, equations 23 to 25). Each layer adds 1 when all experts are used alike. Only P carries a gradient.
     """
     total = router[0].logits.new_zeros((), dtype=torch.float32)
     for output in router:

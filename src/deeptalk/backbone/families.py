@@ -1,7 +1,8 @@
-"""Open a stock mixture-of-experts model, find its routers by its own declaration, and know how its family selects."""
+"""Find the routers of a stock model by its own declaration, and know how each family of routers selects."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,9 +22,9 @@ from deeptalk.shapes import Tensor
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class MoeLayer:
-    """One mixture-of-experts layer of a stock model: its block, and router and rule within it."""
+    """One mixture-of-experts layer of a stock model: its block by name, its router, and the router's rule."""
 
-    block: nn.Module
+    block_name: str
     router: nn.Module
     rule: SelectionRule
 
@@ -33,51 +34,49 @@ def find_moe_layers(model: PreTrainedModel) -> tuple[MoeLayer, ...]:
     model_type = model.config.model_type
     if model_type not in _RULES:
         raise ConfigError(f"backbone {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}.")
-    recorder = _router_recorder(model)
+    router_class = _router_class(model)
     layers = []
     for name, module in model.named_modules():
-        if isinstance(module, recorder.target_class):
-            block = model.get_submodule(name.rpartition(".")[0])
-            layers.append(MoeLayer(block=block, router=module, rule=_RULES[model_type](module)))
+        if isinstance(module, router_class):
+            block_name = name.rpartition(".")[0]
+            _check_block(model.get_submodule(block_name), model_type)
+            layers.append(MoeLayer(block_name=block_name, router=module, rule=_RULES[model_type](module)))
     if not layers:
         raise ConfigError(
             f"backbone {model_type!r} has no layer with experts; give a mixture-of-experts model."
         )
     for layer in layers:
-        _check_layer(layer, model_type)
+        _check_rule(layer, model_type)
     return tuple(layers)
 
 
-def _router_recorder(model: PreTrainedModel) -> OutputRecorder:
+def _router_class(model: PreTrainedModel) -> type[nn.Module]:
     declared = (getattr(type(model.base_model), "_can_record_outputs", None) or {}).get("router_logits")
-    if not isinstance(declared, OutputRecorder) or declared.index != 0:
-        raise ConfigError(
-            f"{type(model).__name__} does not declare one router whose first output are the logits."
-        )
-    return declared
+    if not isinstance(declared, OutputRecorder) or not declared.target_class:
+        raise ConfigError(f"{type(model).__name__} doesn't declare the class of its routers.")
+    return declared.target_class
 
 
-def _check_layer(layer: MoeLayer, model_type: str) -> None:
-    if not isinstance(getattr(layer.block, "experts", None), nn.Module):
+def _check_block(block: nn.Module, model_type: str) -> None:
+    if not isinstance(getattr(block, "experts", None), nn.Module):
         raise ConfigError(f"the blocks of backbone {model_type!r} hold no module named 'experts'.")
-    weight = next(layer.router.parameters())
-    if weight.is_meta:
-        return
-    _check_rule(layer, weight, model_type)
 
 
 @torch.no_grad()
-def _check_rule(layer: MoeLayer, weight: Tensor, model_type: str) -> None:
-    """Refuse a rule that doesn't give the stock weights on a probe: a wrong rule would otherwise be silent."""
+def _check_rule(layer: MoeLayer, model_type: str) -> None:
+    """Refuse a rule that doesn't give the stock weights on a probe: it would go wrong silently."""
+    weight = next(layer.router.parameters())
+    if weight.is_meta:
+        return
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(16, weight.shape[-1], generator=generator).to(weight)
     logits, weights, experts = layer.router(probe)
-    ours = _dense(*layer.rule(logits, torch.ones_like(logits, dtype=torch.bool)), logits)
-    if not torch.allclose(
-        ours, _dense(weights, experts, logits), atol=1e-2 if weights.dtype != torch.float32 else 1e-5
-    ):
+    ours = _dense(*layer.rule(layer.router, logits, torch.ones_like(logits, dtype=torch.bool)), logits)
+    tolerance = 1e-5 if weights.dtype == torch.float32 else 1e-2
+    if not torch.allclose(ours, _dense(weights, experts, logits), atol=tolerance):
         raise ConfigError(
-            f"the router of backbone {model_type!r} doesn't select as expected with this transformers version."
+            f"the router of backbone {model_type!r} selects in another way than expected; "
+            "this version of transformers is not supported for it."
         )
 
 
@@ -85,7 +84,7 @@ def _dense(weights: Tensor, experts: Tensor, logits: Tensor) -> Tensor:
     return torch.zeros_like(logits, dtype=torch.float32).scatter(-1, experts, weights.float())
 
 
-def _deepseek_v2(router: nn.Module) -> SelectionRule:
+def _deepseek_v2(router: Any) -> SelectionRule:
     is_limited = router.topk_method == "group_limited_greedy"
     limit = GroupLimit(total=router.num_group, kept=router.topk_group, of=1) if is_limited else None
     return SoftmaxThenTopk(
@@ -93,29 +92,28 @@ def _deepseek_v2(router: nn.Module) -> SelectionRule:
     )
 
 
-def _softmax(router: nn.Module) -> SelectionRule:
+def _softmax(router: Any) -> SelectionRule:
     return SoftmaxThenTopk(top_k=router.top_k, is_normalised=router.norm_topk_prob)
 
 
-def _softmax_normalised(router: nn.Module) -> SelectionRule:
+def _softmax_normalised(router: Any) -> SelectionRule:
     return SoftmaxThenTopk(top_k=router.top_k, is_normalised=True)
 
 
-def _topk_softmax(router: nn.Module) -> SelectionRule:
+def _topk_softmax(router: Any) -> SelectionRule:
     return TopkThenSoftmax(top_k=router.top_k)
 
 
-def _biased_sigmoid(router: nn.Module) -> SelectionRule:
+def _biased_sigmoid(router: Any) -> SelectionRule:
     return BiasedSigmoid(
         top_k=router.top_k,
-        bias=lambda: router.e_score_correction_bias,
         is_normalised=router.norm_topk_prob,
         scale=router.routed_scaling_factor,
         limit=GroupLimit(total=router.num_group, kept=router.topk_group, of=2),
     )
 
 
-_RULES: dict[str, Callable[[nn.Module], SelectionRule]] = {
+_RULES: dict[str, Callable[[Any], SelectionRule]] = {
     "deepseek_v2": _deepseek_v2,
     "qwen2_moe": _softmax,
     "qwen3_moe": _softmax,

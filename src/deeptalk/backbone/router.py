@@ -1,13 +1,15 @@
 """Masked routing: which experts a token may choose, and how each family of routers chooses among them.
 
-A stock router returns ``(logits, weights, experts)``. `RouterHook` is attached to it as a forward hook and chooses
-again from the stock logits with the forbidden ones at minus infinity, before the softmax (method, section 8). A call
-without a mask returns the stock output untouched.
+A stock router returns ``(logits, weights, experts)``. `RouterHook` is attached to it as a forward hook and
+chooses again from the stock logits with the forbidden ones at minus infinity, before the softmax. That is
+what section 3.3 of the paper asks: scores to zero, the rest normalised again. Without a mask the stock output
+stays.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,8 +18,8 @@ from deeptalk.errors import ConfigError
 from deeptalk.shapes import Bool, Float, Int, Tensor
 
 Selection = tuple[Tensor, Tensor]
-SelectionRule = Callable[[Tensor, Tensor | None], Selection]
-"""From logits ``[N, E]`` and the allowed experts ``[N, E]`` (None for all) to weights and experts ``[N, k]``."""
+SelectionRule = Callable[[Any, Tensor, Tensor], Selection]
+"""From a router, its logits ``[N, E]`` and the allowed ones ``[N, E]`` to weights and experts ``[N, k]``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -82,17 +84,18 @@ class RoutingScope:
 
 @dataclass(slots=True, eq=False)
 class RouterHook:
-    """A forward hook of one stock router: applies the mask of the running call and collects what was decided."""
+    """A forward hook of one stock router: applies the mask of the running call and collects its decisions."""
 
     scope: RoutingScope
     layer: int
     rule: SelectionRule
 
-    def __call__(self, router: nn.Module, args: tuple, output: tuple[Tensor, Tensor, Tensor]) -> tuple | None:
-        """Choose again under the mask; None keeps the stock output."""
+    def __call__(self, router: nn.Module, args: tuple, output: tuple[Tensor, Tensor, Tensor]) -> tuple:
+        """The stock output, or the decision under the mask."""
         call = self.scope.call
         if call.mask is not None and call.groups is not None:
-            output = mask_selection(output, call.mask.allowed(self.layer, call.groups), self.rule)
+            allowed = call.mask.allowed(self.layer, call.groups)
+            output = mask_selection(router, output, allowed, self.rule)
         if call.collected is not None:
             logits, weights, experts = output
             call.collected[self.layer] = RouterOutput(logits=logits, weights=weights, experts=experts)
@@ -100,16 +103,19 @@ class RouterHook:
 
 
 def mask_selection(
-    native: tuple[Tensor, Tensor, Tensor], allowed: Bool[Tensor, "N E"], rule: SelectionRule
+    router: nn.Module,
+    native: tuple[Tensor, Tensor, Tensor],
+    allowed: Bool[Tensor, "N E"],
+    rule: SelectionRule,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The decision of a router when only the allowed experts exist.
 
-    A token with fewer allowed experts than it has places uses each of them once; a place left over repeats the
-    token's first expert with weight zero, so that no forbidden expert ever sees the token.
+    A token with fewer allowed experts than it has places uses each of them once; a place left over repeats
+    the token's first expert with weight zero, so that no forbidden expert ever sees the token.
     """
     logits, native_weights, _ = native
     logits = logits.masked_fill(~allowed, float("-inf"))
-    weights, experts = rule(logits, allowed)
+    weights, experts = rule(router, logits, allowed)
     is_legal = allowed.gather(-1, experts)
     weights = weights.masked_fill(~is_legal, 0.0)
     experts = torch.where(is_legal, experts, experts[..., :1])
@@ -118,7 +124,7 @@ def mask_selection(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupLimit:
-    """DeepSeek's limit: only experts of the best ``kept`` of ``total`` expert groups compete, by their best ``of`` scores."""
+    """DeepSeek's limit: ``kept`` of ``total`` sets of experts compete, best by the sum of ``of`` scores."""
 
     total: int
     kept: int
@@ -141,12 +147,12 @@ class SoftmaxThenTopk:
     scale: float = 1.0
     limit: GroupLimit | None = None
 
-    def __call__(self, logits: Tensor, allowed: Tensor | None = None) -> Selection:
+    def __call__(self, router: Any, logits: Tensor, allowed: Tensor) -> Selection:
         """Weights and experts of every token."""
         scores = logits.softmax(dim=-1, dtype=torch.float32)
         if self.limit is not None:
             scores = scores.masked_fill(~self.limit.is_open(scores), 0.0)
-        ranked = scores if allowed is None else scores.masked_fill(~allowed, -1.0)
+        ranked = scores.masked_fill(~allowed, -1.0)
         weights, experts = ranked.topk(self.top_k, dim=-1)
         weights = weights.clamp(min=0.0)
         if self.is_normalised:
@@ -160,28 +166,26 @@ class TopkThenSoftmax:
 
     top_k: int
 
-    def __call__(self, logits: Tensor, allowed: Tensor | None = None) -> Selection:
+    def __call__(self, router: Any, logits: Tensor, allowed: Tensor) -> Selection:
         """Weights and experts of every token."""
         largest, experts = logits.topk(self.top_k, dim=-1)
         return largest.softmax(dim=-1), experts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BiasedSigmoid:
     """The largest of sigmoid plus a correction bias, weighed by the sigmoid alone (DeepSeek-V3, GLM4-MoE)."""
 
     top_k: int
-    bias: Callable[[], Tensor]
     is_normalised: bool
     scale: float
     limit: GroupLimit
 
-    def __call__(self, logits: Tensor, allowed: Tensor | None = None) -> Selection:
+    def __call__(self, router: Any, logits: Tensor, allowed: Tensor) -> Selection:
         """Weights and experts of every token."""
         scores = logits.sigmoid()
-        ranked = scores + self.bias()
-        if allowed is not None:
-            ranked = ranked.masked_fill(~allowed, torch.finfo(ranked.dtype).min / self.limit.of)
+        ranked = scores + router.e_score_correction_bias
+        ranked = ranked.masked_fill(~allowed, torch.finfo(ranked.dtype).min / self.limit.of)
         ranked = ranked.masked_fill(~self.limit.is_open(ranked), float("-inf"))
         experts = ranked.topk(self.top_k, dim=-1).indices
         weights = scores.gather(-1, experts)

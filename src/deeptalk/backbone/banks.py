@@ -1,0 +1,157 @@
+"""Two expert banks per layer, so that one modality's experts can be frozen exactly.
+
+Stock experts stand in stacked tensors, and a tensor is trained as a whole: optimizer state would exist for
+every expert, and weight decay would move the ones that get no gradient. `split_experts` sorts them into two
+banks, each a stock experts module with fewer experts; `fuse_experts` puts every tensor back bit by bit.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from deeptalk.backbone.backbone import Backbone
+from deeptalk.errors import CheckpointError, ConfigError
+from deeptalk.shapes import Bool, Float, Int, Tensor
+
+
+class ExpertBanks(nn.Module):
+    """Stock experts sorted into two banks; takes the place and the arguments of the stock module.
+
+    Each bank only sees the tokens that chose one of its experts. The sum over a token's experts runs in the
+    stock order. Which tokens these are is read on the host: fuse before capturing a decoding graph on a GPU.
+    """
+
+    is_second: Tensor
+    local: Tensor
+
+    def __init__(self, experts: nn.Module, is_second: Bool[Tensor, "E"], *, names: tuple[str, str]) -> None:
+        super().__init__()
+        self.names = names
+        ranks = torch.stack([(~is_second).cumsum(0), is_second.cumsum(0)]) - 1
+        for name, members in zip(names, (~is_second, is_second), strict=True):
+            self.add_module(name, _select(experts, members))
+        self.register_buffer("is_second", is_second, persistent=False)
+        self.register_buffer("local", torch.where(is_second, ranks[1], ranks[0]), persistent=False)
+
+    def forward(
+        self, hidden: Float[Tensor, "N D"], experts: Int[Tensor, "N k"], weights: Float[Tensor, "N k"]
+    ) -> Float[Tensor, "N D"]:
+        """The weighted sum of the chosen experts' outputs."""
+        is_second, local = self.is_second[experts], self.local[experts]
+        first, second = (self.get_submodule(name) for name in self.names)
+        if not is_second.any():
+            return first(hidden, local, weights)
+        if is_second.all():
+            return second(hidden, local, weights)
+        places = hidden.new_zeros(experts.numel(), hidden.shape[-1])
+        for bank, chosen in ((first, ~is_second), (second, is_second)):
+            place = chosen.reshape(-1).nonzero().squeeze(-1)
+            picks = (local.reshape(-1)[place, None], weights.reshape(-1)[place, None])
+            places = places.index_copy(0, place, bank(hidden[place // experts.shape[-1]], *picks))
+        return places.unflatten(0, experts.shape).sum(dim=1)
+
+    def fuse(self) -> nn.Module:
+        """One stock module with the experts in their first order."""
+        first, second = (self.get_submodule(name) for name in self.names)
+        fused = _like(first, {})
+        fused.num_experts = self.is_second.numel()
+        for name, tensor in first.named_parameters(recurse=False):
+            other = second.get_parameter(name)
+            joined = nn.Parameter(self.join(tensor.detach(), other.detach()))
+            fused.register_parameter(name, joined.requires_grad_(tensor.requires_grad or other.requires_grad))
+        return fused
+
+    def join(self, first: Float[Tensor, "..."], second: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The stacked tensor in stock order of a tensor of each bank."""
+        joined = first.new_empty((self.is_second.numel(), *first.shape[1:]))
+        joined[~self.is_second], joined[self.is_second] = first, second
+        return joined
+
+
+def split_experts(
+    backbone: Backbone, is_second: Bool[Tensor, "L E"], *, names: tuple[str, str] = ("text", "audio")
+) -> None:
+    """Sort the experts of every layer into two banks, in place; the second holds the experts marked True.
+
+    Parameters become new objects: make the optimizer afterwards.
+    """
+    expected = (backbone.layers.num_moe_layers, backbone.layers.num_experts)
+    if tuple(is_second.shape) != expected or is_second.dtype != torch.bool:
+        raise ConfigError(
+            f"banks need a bool table {expected}, got {is_second.dtype} {tuple(is_second.shape)}."
+        )
+    num_second = is_second.sum(dim=-1)
+    if bool(((num_second == 0) | (num_second == expected[1])).any()):
+        raise ConfigError("each bank needs at least one expert in every layer.")
+    if is_split(backbone):
+        raise ConfigError("the experts are split already; fuse them first.")
+    block: Any
+    for block, members in zip(backbone.moe_blocks(), is_second, strict=True):
+        device = next(block.experts.parameters()).device
+        block.experts = ExpertBanks(block.experts, members.to(device), names=names)
+
+
+def fuse_experts(backbone: Backbone) -> None:
+    """Undo `split_experts` in place; apart from training in between, every tensor is bit-equal to before."""
+    for prefix, banks in _banks(backbone):
+        block: Any = backbone.model.get_submodule(prefix)
+        block.experts = banks.fuse()
+
+
+def is_split(backbone: Backbone) -> bool:
+    """Whether the experts stand in banks."""
+    return any(True for _ in _banks(backbone))
+
+
+def fused_state_dict(backbone: Backbone) -> dict[str, Tensor]:
+    """The tensors of the stock model under their stock names, whether or not the experts are split."""
+    state = dict(backbone.model.state_dict())
+    for prefix, banks in _banks(backbone):
+        first, second = (f"{prefix}.experts.{name}." for name in banks.names)
+        for name in [name for name in state if name.startswith(first)]:
+            leaf = name.removeprefix(first)
+            state[f"{prefix}.experts.{leaf}"] = banks.join(state.pop(name), state.pop(second + leaf))
+    return state
+
+
+def load_fused_state_dict(backbone: Backbone, state: dict[str, Tensor]) -> None:
+    """Load stock names into a backbone whether or not it is split; the inverse of `fused_state_dict`."""
+    state = dict(state)
+    for prefix, banks in _banks(backbone):
+        for leaf, _ in banks.get_submodule(banks.names[0]).named_parameters(recurse=False):
+            stacked = state.pop(f"{prefix}.experts.{leaf}", None)
+            if stacked is not None and stacked.shape[0] == banks.is_second.numel():
+                for name, members in zip(banks.names, (~banks.is_second, banks.is_second), strict=True):
+                    state[f"{prefix}.experts.{name}.{leaf}"] = stacked[members.to(stacked.device)]
+    try:
+        backbone.model.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"the tensors don't fit the backbone: {error}") from error
+
+
+def _banks(backbone: Backbone) -> list[tuple[str, ExpertBanks]]:
+    modules = backbone.model.named_modules()
+    return [
+        (name.removesuffix(".experts"), banks) for name, banks in modules if isinstance(banks, ExpertBanks)
+    ]
+
+
+def _select(experts: nn.Module, members: Tensor) -> nn.Module:
+    num_experts = members.numel()
+    parameters = {}
+    for name, tensor in experts.named_parameters():
+        if "." in name or tensor.shape[0] != num_experts:
+            raise ConfigError(f"{type(experts).__name__} has a tensor {name!r} that isn't stacked by expert.")
+        parameters[name] = nn.Parameter(tensor.detach()[members], requires_grad=tensor.requires_grad)
+    bank = _like(experts, parameters)
+    bank.num_experts = int(members.sum())
+    return bank
+
+
+def _like(experts: nn.Module, parameters: dict[str, nn.Parameter]) -> Any:
+    """A stock module with the settings of ``experts`` and parameters of its own."""
+    bank = copy.copy(experts)
+    bank._parameters = dict(parameters)
+    return bank
