@@ -1,0 +1,128 @@
+"""What a DeepTalk model is made of, as the plain values of its config.json."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_args
+
+from deeptalk.audio.log_mel import MelSpec
+from deeptalk.errors import ConfigError
+from deeptalk.model.adapter import AdapterConfig
+from deeptalk.model.embedding import Fusion
+from deeptalk.model.encoder import EncoderConfig
+from deeptalk.streams.layout import StreamLayout
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeepTalkConfig:
+    """Every part of a model by its own config; ``backbone`` is a config of ``transformers`` as a dict.
+
+    ``audio_experts`` names the audio experts of each mixture-of-experts layer, or is None before the experts
+    are divided. ``routing`` says which experts text and speech rows use: ``all``, ``text`` or ``audio``.
+    """
+
+    encoder: EncoderConfig
+    adapter: AdapterConfig
+    backbone: Mapping[str, Any]
+    layout: StreamLayout
+    mel: MelSpec = field(default_factory=MelSpec)
+    fusion: Fusion = "mean8"
+    audio_experts: tuple[tuple[int, ...], ...] | None = None
+    routing: Mapping[str, str] = field(default_factory=lambda: {"text": "all", "audio": "all"})
+
+    def __post_init__(self) -> None:
+        if self.fusion not in get_args(Fusion):
+            raise ConfigError(f"fusion must be one of {', '.join(get_args(Fusion))}, got {self.fusion!r}.")
+        if "model_type" not in self.backbone:
+            raise ConfigError("backbone must be a config of transformers and name its model_type.")
+        if any(not isinstance(e, int) for layer in self.audio_experts or () for e in layer):
+            raise ConfigError("audio_experts must list expert numbers, one list per layer.")
+        pairs = (
+            ("encoder.num_mels", self.encoder.num_mels, "mel.num_mels", self.mel.num_mels),
+            ("adapter.in_width", self.adapter.in_width, "encoder.d_model", self.encoder.d_model),
+        )
+        for left, ours, right, theirs in pairs:
+            if ours != theirs:
+                raise ConfigError(f"{left} is {ours} and {right} is {theirs}; they must be equal.")
+        if self.encoder.mode == "chunked" and self.mel.reference != "fixed":
+            raise ConfigError(
+                "An encoder of mode chunked needs mel.reference 'fixed': it can't know a clip's end."
+            )
+
+    @classmethod
+    def tiny(cls, *, fusion: Fusion = "sum") -> "DeepTalkConfig":
+        """A random model of every part, for tests."""
+        layout = StreamLayout.tiny()
+        return cls(
+            encoder=EncoderConfig.tiny(),
+            adapter=AdapterConfig.tiny(),
+            backbone=tiny_backbone(vocab_size=layout.vocab_size),
+            layout=layout,
+            mel=MelSpec.tiny(),
+            fusion=fusion,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for config.json."""
+        experts = self.audio_experts
+        return {
+            "encoder": self.encoder.to_dict(),
+            "adapter": self.adapter.to_dict(),
+            "backbone": dict(self.backbone),
+            "layout": self.layout.to_dict(),
+            "mel": asdict(self.mel),
+            "fusion": self.fusion,
+            "audio_experts": None if experts is None else [list(layer) for layer in experts],
+            "routing": dict(self.routing),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "DeepTalkConfig":
+        """Read what ``to_dict`` wrote; a missing or unfitting key is a `ConfigError`."""
+        try:
+            experts = values["audio_experts"]
+            return cls(
+                encoder=EncoderConfig.from_dict(values["encoder"]),
+                adapter=AdapterConfig.from_dict(values["adapter"]),
+                backbone=dict(values["backbone"]),
+                layout=StreamLayout.from_dict(values["layout"]),
+                mel=MelSpec(**values["mel"]),
+                fusion=values["fusion"],
+                audio_experts=None if experts is None else tuple(tuple(layer) for layer in experts),
+                routing=dict(values["routing"]),
+            )
+        except KeyError as error:
+            raise ConfigError(f"The config lacks the key {error}.") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"The config has a key that doesn't fit: {error}.") from error
+
+
+def tiny_backbone(*, vocab_size: int) -> dict[str, Any]:
+    """A DeepSeek-V2 of two layers, the second with eight experts, for tests."""
+    return {
+        "model_type": "deepseek_v2",
+        "vocab_size": vocab_size,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "kv_lora_rank": 16,
+        "q_lora_rank": None,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 8,
+        "intermediate_size": 48,
+        "moe_intermediate_size": 16,
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 2,
+        "n_shared_experts": 1,
+        "n_group": 1,
+        "topk_group": 1,
+        "topk_method": "greedy",
+        "norm_topk_prob": False,
+        "routed_scaling_factor": 1.0,
+        "first_k_dense_replace": 1,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": False,
+        "bos_token_id": 256,
+        "eos_token_id": 257,
+    }

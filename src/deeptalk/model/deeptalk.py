@@ -1,0 +1,179 @@
+"""The speech-dialogue model: speech and eight streams in, logits of eight streams out, one backbone between.
+
+Axes: B batch, K streams, T positions, N clips, F mel frames, U2 and U frames before and after the adapter,
+D model width.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from deeptalk.audio.log_mel import MelSpec
+from deeptalk.backbone import Backbone, BackboneOutput, RouterMask, RouterOutput, open_backbone
+from deeptalk.backbone.banks import fuse_experts, split_experts
+from deeptalk.errors import ConfigError
+from deeptalk.model.adapter import Adapter
+from deeptalk.model.config import DeepTalkConfig
+from deeptalk.model.embedding import StreamEmbedding, root_mean_square
+from deeptalk.model.encoder import SpeechEncoder
+from deeptalk.model.heads import Heads, StreamLogits
+from deeptalk.shapes import Bool, Float, Int, Tensor
+from deeptalk.streams import Batch, StreamLayout
+from deeptalk.streams.text import TextCodec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DeepTalkOutput:
+    """Logits of all streams at all positions, and the routers' decisions where they were collected."""
+
+    logits: StreamLogits
+    router: tuple[RouterOutput, ...] | None
+
+
+class DeepTalk(nn.Module):
+    """Encoder, adapter, stream embeddings, backbone and heads.
+
+    The text table and the text head are the backbone's own. A pretrained encoder or backbone may be handed
+    in; what is not, is made with random weights.
+    """
+
+    def __init__(
+        self,
+        config: DeepTalkConfig,
+        *,
+        encoder: SpeechEncoder | None = None,
+        backbone: Backbone | None = None,
+        tokenizer: TextCodec | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer
+        self.encoder = encoder or SpeechEncoder(config.encoder)
+        self.adapter = Adapter(config.adapter)
+        self.backbone = backbone or open_backbone(dict(config.backbone))
+        self._check_parts()
+        width = config.adapter.out_width
+        self.embedding = StreamEmbedding(config.layout, width=width, fusion=config.fusion)
+        self.heads = Heads(config.layout, width=width)
+        if not self.text_table.is_meta:
+            self.embedding.initialise(rms=root_mean_square(self.text_table))
+
+    @property
+    def layout(self) -> StreamLayout:
+        """Names and sizes of the streams."""
+        return self.config.layout
+
+    @property
+    def mel(self) -> MelSpec:
+        """The spectrogram that the encoder hears."""
+        return self.config.mel
+
+    @property
+    def text_table(self) -> Tensor:
+        """The backbone's text table ``[V, D]``."""
+        return self.backbone.embed_tokens.weight
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model stands."""
+        return self.text_table.device
+
+    def forward(
+        self,
+        batch: Batch,
+        *,
+        router_mask: RouterMask | None = None,
+        groups: Int[Tensor, "B T"] | None = None,
+        collect: bool = False,
+    ) -> DeepTalkOutput:
+        """Logits of every stream at every position of a batch.
+
+        ``router_mask`` and ``groups`` come together; ``collect`` asks for the routers' decisions.
+        """
+        states = self.hidden(batch, router_mask=router_mask, groups=groups, collect=collect)
+        logits = self.heads(states.hidden, text_head=self.backbone.lm_head)
+        return DeepTalkOutput(logits=logits, router=states.router)
+
+    def hidden(
+        self,
+        batch: Batch,
+        *,
+        router_mask: RouterMask | None = None,
+        groups: Int[Tensor, "B T"] | None = None,
+        collect: bool = False,
+    ) -> BackboneOutput:
+        """The states below the heads, for a loss that needs logits at a few positions only."""
+        x = self.embed(batch.grid, speech=self._speech_of(batch), speech_at=batch.speech_at)
+        return self.backbone(x, mask=batch.mask, groups=groups, router_mask=router_mask, collect=collect)
+
+    def embed(
+        self,
+        grid: Int[Tensor, "B K T"],
+        *,
+        speech: Float[Tensor, "N U D"] | None = None,
+        speech_at: Int[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """The backbone's input: the streams fused, speech frames at the places that ``speech_at`` names."""
+        return self.embedding(grid, text_table=self.text_table, speech=speech, speech_at=speech_at)
+
+    def encode_speech(
+        self, mel: Float[Tensor, "N M F"], lengths: Int[Tensor, " N"]
+    ) -> Float[Tensor, "N U D"]:
+        """Speech frames of log-mel clips; ``lengths`` counts mel frames."""
+        encoded = self.encoder(mel, lengths)
+        return self.adapter(encoded.frames, encoded.lengths)
+
+    def adapt(self, encoded: Float[Tensor, "N U2 D2"], lengths: Int[Tensor, " N"]) -> Float[Tensor, "N U D"]:
+        """Speech frames of cached encoder output; ``lengths`` counts encoder frames."""
+        return self.adapter(encoded.to(next(self.adapter.parameters()).dtype), lengths)
+
+    def split(self, is_audio: Bool[Tensor, "L E"] | None = None) -> None:
+        """Divide the experts into a text and an audio bank, by ``is_audio`` or as the config says, in place.
+
+        The partition is kept in ``config``. Parameters become new objects: make the optimizer afterwards.
+        """
+        if is_audio is None:
+            is_audio = self.is_audio()
+        experts = tuple(tuple(layer.nonzero().flatten().tolist()) for layer in is_audio)
+        split_experts(self.backbone, is_audio)
+        self.config = replace(self.config, audio_experts=experts)
+
+    def fuse(self) -> None:
+        """Undo ``split`` in place: stock experts in stock order; the config keeps the partition."""
+        fuse_experts(self.backbone)
+
+    def is_audio(self) -> Bool[Tensor, "L E"]:
+        """Which experts of each layer are the config's audio experts."""
+        shape = self.backbone.layers
+        given = self.config.audio_experts
+        if given is None:
+            raise ConfigError("This model's experts are not divided yet; make a partition first.")
+        table = torch.zeros(shape.num_moe_layers, shape.num_experts, dtype=torch.bool)
+        if len(given) != len(table) or not all(0 <= e < shape.num_experts for layer in given for e in layer):
+            raise ConfigError(
+                f"audio_experts must name experts 0 to {shape.num_experts - 1} of {len(table)} layers."
+            )
+        for layer, experts in enumerate(given):
+            table[layer, list(experts)] = True
+        return table
+
+    def _speech_of(self, batch: Batch) -> Tensor | None:
+        if batch.mel is not None:
+            return self.encode_speech(batch.mel, batch.speech_lengths)
+        if batch.encoded is not None:
+            return self.adapt(batch.encoded, batch.speech_lengths)
+        return None
+
+    def _check_parts(self) -> None:
+        rows, width = self.backbone.embed_tokens.weight.shape
+        if rows != self.layout.vocab_size or width != self.config.adapter.out_width:
+            raise ConfigError(
+                f"The backbone's text table is [{rows}, {width}], but layout.vocab_size is "
+                f"{self.layout.vocab_size} and adapter.out_width {self.config.adapter.out_width}."
+            )
+        if self.encoder.settings != self.config.encoder:
+            raise ConfigError(
+                f"The encoder was made with {self.encoder.settings}, "
+                f"the model's config says {self.config.encoder}."
+            )

@@ -1,0 +1,167 @@
+"""Models on disk: load by name or path, and save; a damaged or foreign checkpoint is refused."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from deeptalk.backbone.banks import fused_state_dict, load_fused_state_dict
+from deeptalk.errors import CheckpointError, ConfigError
+from deeptalk.model.config import DeepTalkConfig
+from deeptalk.model.deeptalk import DeepTalk
+from deeptalk.model.encoder import EncoderConfig, SpeechEncoder
+from deeptalk.model.folder import CONFIG, TOKENIZER, check_tensors, read_config, read_tensors, write_folder
+from deeptalk.shapes import Tensor
+from deeptalk.streams.text import TextTokenizer
+
+MODEL_TYPE, ENCODER_TYPE = "deeptalk", "deeptalk_encoder"
+PACKAGED = ("pocket",)
+_BACKBONE = "backbone."
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    split: bool = False,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> DeepTalk:
+    """Load a packaged model by name (``pocket``) or any model by its folder, ready for use.
+
+    ``split`` divides the experts into their text and audio banks, as training wants them.
+
+    Raises:
+        CheckpointError: the folder is incomplete, damaged, unsafe or of another format.
+    """
+    folder = model_folder(name_or_path)
+    settings = read_config(folder, model_type=MODEL_TYPE)
+    tokenizer = TextTokenizer(folder / TOKENIZER)
+    try:
+        config = DeepTalkConfig.from_dict(settings)
+        with torch.device("meta"):  # no memory is taken until config and tensors agree
+            outline = DeepTalk(config)
+        if config.audio_experts is not None:
+            outline.is_audio()  # the partition must fit the backbone
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from error
+    if tokenizer.vocab_size > config.layout.vocab_size:
+        raise CheckpointError(
+            f"{folder / TOKENIZER} has {tokenizer.vocab_size} ids, the model's text table "
+            f"{config.layout.vocab_size} rows."
+        )
+    expected, shared = _stored_tensors(outline)
+    check_tensors(folder, expected=expected)
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are all replaced
+        model = DeepTalk(config, tokenizer=tokenizer)
+    _cast(model, dtype)
+    stored = read_tensors(folder, dtype=dtype)
+    _put(model, stored | {name: stored[source] for name, source in shared.items()})
+    if split:
+        model.split()
+    return model.to(device=device).eval()
+
+
+def save(
+    model: DeepTalk,
+    folder: str | Path,
+    *,
+    tokenizer_path: str | Path,
+    provenance: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a model's folder; experts are stored in stock order whether or not they are split.
+
+    ``provenance`` says where the weights come from (recipe, commit, data); files of other names stay.
+    """
+    if not Path(tokenizer_path).is_file():
+        raise CheckpointError(f"{tokenizer_path} is missing: a model is saved with its {TOKENIZER}.")
+    write_folder(
+        Path(folder),
+        config={"model_type": MODEL_TYPE, "architectures": ["DeepTalk"], **model.config.to_dict()},
+        tensors=_stored_tensors(model)[0],
+        dtype=dtype,
+        provenance=provenance,
+        copies={TOKENIZER: Path(tokenizer_path)},
+    )
+
+
+def load_encoder(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> SpeechEncoder:
+    """Load an encoder that `save_encoder` wrote; raises `CheckpointError` like `load`."""
+    folder = Path(folder)
+    settings = read_config(folder, model_type=ENCODER_TYPE)
+    try:
+        config = EncoderConfig.from_dict(settings["encoder"])
+    except (ConfigError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from error
+    with torch.device("meta"):
+        check_tensors(folder, expected=SpeechEncoder(config).state_dict())
+    with torch.random.fork_rng(devices=[]):
+        encoder = SpeechEncoder(config)
+    _cast(encoder, dtype)
+    encoder.load_state_dict(read_tensors(folder, dtype=dtype))
+    return encoder.eval()
+
+
+def save_encoder(
+    encoder: SpeechEncoder,
+    folder: str | Path,
+    *,
+    provenance: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a pretrained encoder on its own, for the stages that start from it."""
+    write_folder(
+        Path(folder),
+        config={"model_type": ENCODER_TYPE, "encoder": encoder.settings.to_dict()},
+        tensors=encoder.state_dict(),
+        dtype=dtype,
+        provenance=provenance,
+    )
+
+
+def model_folder(name_or_path: str | Path) -> Path:
+    """The folder of a packaged model or of a path."""
+    if str(name_or_path) in PACKAGED:
+        folder = Path(str(files("deeptalk"))) / "assets" / str(name_or_path)
+        if not (folder / CONFIG).is_file():
+            raise CheckpointError(f"This installation carries no weights of {name_or_path!r} ({folder}).")
+        return folder
+    folder = Path(name_or_path)
+    if not folder.exists():
+        raise CheckpointError(
+            f"There is no model {str(name_or_path)!r}; give {', '.join(PACKAGED)} or the folder of a model."
+        )
+    return folder
+
+
+def _stored_tensors(model: DeepTalk) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by their names on disk, each storage once, and for a name left out the one it shares with."""
+    parts = {"encoder": model.encoder, "adapter": model.adapter}
+    parts |= {"embedding": model.embedding, "heads": model.heads}
+    state = {f"{part}.{name}": t for part, module in parts.items() for name, t in module.state_dict().items()}
+    state |= {_BACKBONE + name: tensor for name, tensor in fused_state_dict(model.backbone).items()}
+    owner: dict[int, str] = {}
+    shared: dict[str, str] = {}
+    for name, parameter in model.backbone.model.named_parameters(remove_duplicate=False):
+        first = owner.setdefault(id(parameter), name)
+        if first != name:
+            shared[_BACKBONE + name] = _BACKBONE + first
+            del state[_BACKBONE + name]
+    return state, shared
+
+
+def _cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Change the dtype of the parameters; rotary frequencies and other buffers keep theirs."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def _put(model: DeepTalk, tensors: dict[str, Tensor]) -> None:
+    own = {name.removeprefix(_BACKBONE): t for name, t in tensors.items() if name.startswith(_BACKBONE)}
+    load_fused_state_dict(model.backbone, own)
+    rest = {name: t for name, t in tensors.items() if not name.startswith(_BACKBONE)}
+    _, unexpected = model.load_state_dict(rest, strict=False)
+    assert not unexpected
