@@ -1,0 +1,53 @@
+"""The loss of eight streams (eq. 4): summed here, divided by global counts in the loop."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from deeptalk.shapes import Float, Int, Tensor
+from deeptalk.streams.layout import IGNORE
+from deeptalk.training.objective import Measure, Term
+
+Reduction = Literal["head_mean", "token_sum"]
+Head = Callable[[Tensor], Tensor]
+
+
+def stream_counts(labels: Int[Tensor, "B K T"]) -> Float[Tensor, "K"]:
+    """Supervised tokens of each stream."""
+    return (labels != IGNORE).sum(dim=(0, 2)).float()
+
+
+def stream_sums(
+    hidden: Float[Tensor, "B T D"], heads: Sequence[Head], labels: Int[Tensor, "B K T"]
+) -> Float[Tensor, "K"]:
+    """Summed cross-entropy of each stream; a head runs on its own supervised positions only."""
+    sums = []
+    for stream, head in enumerate(heads):
+        chosen = labels[:, stream] != IGNORE
+        logits = head(hidden[chosen]).float()
+        sums.append(F.cross_entropy(logits, labels[:, stream][chosen], reduction="sum"))
+    return torch.stack(sums)
+
+
+def reduce_streams(
+    terms: tuple[Term, ...], sums: Float[Tensor, "K"], counts: Float[Tensor, "K"], *, reduction: Reduction
+) -> Float[Tensor, ""]:
+    """`head_mean`: weighted sum of each stream's mean. `token_sum`: the weighted mean over all tokens.
+
+    A stream without labels is skipped either way.
+    """
+    weights = sums.new_tensor([term.weight for term in terms])
+    if reduction == "head_mean":
+        return (weights * sums / counts.clamp(min=1)).sum()
+    return (weights * sums).sum() / counts.sum().clamp(min=1)
+
+
+def exact_rows(head: Head, hidden: Float[Tensor, "B T D"], labels: Int[Tensor, "B T"]) -> Measure:
+    """Rows with labels of which every one is the likeliest token, and how many rows have labels."""
+    chosen = labels != IGNORE
+    wrong = torch.zeros_like(chosen)
+    wrong[chosen] = head(hidden[chosen]).argmax(-1) != labels[chosen]
+    rows = chosen.any(1)
+    return Measure(total=float((rows & ~wrong.any(1)).sum()), count=float(rows.sum()))

@@ -1,0 +1,86 @@
+"""What a stage minimises: an objective turns a batch into sums that the loop divides by global counts.
+
+The loop counts first, over all micro-batches and ranks, and then takes gradients, so the weight of a token never
+depends on the batch it happens to share (method.md section 2.6).
+"""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from deeptalk.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Term:
+    """One named part of a loss and its weight in the total."""
+
+    name: str
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measure:
+    """A held-out figure as a sum and what it is divided by, so that batches can be added."""
+
+    total: float
+    count: float
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What a stage minimises; a frozen value that stands in the recipe."""
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The parts of the loss, in the order of the sums."""
+        ...
+
+    def num_positions(self, batch: Any) -> int:
+        """How many positions the batch holds, for the speed that is reported."""
+        ...
+
+    def counts(self, batch: Any) -> Tensor:
+        """What each term's sum is divided by, `[num_terms]`; needs no forward pass."""
+        ...
+
+    def sums(self, model: Any, batch: Any, *, generator: torch.Generator) -> Tensor:
+        """Each term summed over the batch, `[num_terms]`, with gradients."""
+        ...
+
+    def total(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """The loss, linear in the sums so that micro-batches add up."""
+        ...
+
+    def measures(self, model: Any, batch: Any) -> Mapping[str, Measure]:
+        """Held-out figures beside the loss."""
+        ...
+
+
+def weighted_means(terms: tuple[Term, ...], sums: Tensor, counts: Tensor) -> Tensor:
+    """The weighted sum of each term's mean; a term without anything to count is skipped."""
+    weights = sums.new_tensor([term.weight for term in terms])
+    return (weights * sums / counts.clamp(min=1)).sum()
+
+
+class Task(nn.Module):
+    """A model together with its objective, so that a distributed wrapper sees one forward pass."""
+
+    def __init__(self, model: nn.Module, objective: Objective, *, precision: str = "fp32") -> None:
+        super().__init__()
+        if precision not in ("fp32", "bf16"):
+            raise ConfigError(f"precision must be 'fp32' or 'bf16', got {precision!r}.")
+        self.model = model
+        self.objective = objective
+        self.precision = precision
+
+    def forward(self, batch: Any, generator: torch.Generator) -> Tensor:
+        """The objective's sums over one micro-batch, `[num_terms]`."""
+        device = next(self.model.parameters()).device.type
+        autocast = torch.autocast(device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        with autocast:
+            return self.objective.sums(self.model, batch, generator=generator)

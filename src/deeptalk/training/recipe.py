@@ -1,0 +1,128 @@
+"""A stage of training as one literal value: what trains, from what, on what, and how."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from deeptalk.errors import ConfigError
+from deeptalk.experts import Routing
+from deeptalk.training.objective import Objective
+from deeptalk.training.optim import AdamW
+from deeptalk.training.schedule import Cosine
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A set of samples, the task they are used for, and how often it is drawn from."""
+
+    manifest: str
+    task: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ByLoad:
+    """The experts that speech uses and text does not serve audio (algorithm 1, step 1)."""
+
+    num_audio_experts: int
+    normalisation: Literal["rate", "total", "gate_mass"] = "rate"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AtRandom:
+    """Audio experts drawn by lot, the ablation of table 8."""
+
+    num_audio_experts: int
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """One stage of training.
+
+    Attributes:
+        name: names the recipe and the folder of its result.
+        paper: the section that the stage follows.
+        model: the configuration of a model made from nothing; None where the stage goes on with an earlier one.
+        starts_from: the recipes whose results this one continues or assembles.
+        partition: which experts serve audio; None where the stage does not ask.
+        routing: which experts each group of tokens may use.
+        trains: the white list, shell patterns over parameter names.
+        batch_size: positions per micro-batch (mel frames, tokens or samples, as the objective counts them).
+        accumulate: micro-batches per step and process.
+        num_steps: optimiser steps; None where `epochs` decides.
+        evaluation: held-out sources, of which `eval_batches` batches are measured every `eval_every` steps.
+        max_positions: longer samples are dropped and counted.
+        average: decay of the moving average of the weights that becomes the result; None takes the last weights.
+        max_bad_steps: so many steps in a row with a loss or gradient that is not finite end the run.
+    """
+
+    name: str
+    paper: str
+    objective: Objective
+    optim: AdamW
+    trains: tuple[str, ...]
+    mixture: tuple[Source, ...]
+    batch_size: int
+    model: Any = None
+    starts_from: tuple[str, ...] = ()
+    partition: ByLoad | AtRandom | None = None
+    routing: Routing | None = None
+    schedule: Cosine = Cosine()
+    accumulate: int = 1
+    num_steps: int | None = None
+    epochs: int | None = None
+    max_positions: int = 1_200
+    evaluation: tuple[Source, ...] = ()
+    eval_batches: int = 8
+    eval_every: int = 500
+    save_every: int = 500
+    average: float | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    max_bad_steps: int = 20
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if (self.num_steps is None) == (self.epochs is None):
+            raise ConfigError(f"recipe {self.name!r} must give either num_steps or epochs.")
+        for field in ("batch_size", "accumulate", "eval_every", "save_every", "max_bad_steps", "max_positions"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"{field} must be at least 1, got {getattr(self, field)}.")
+
+    def tiny(self) -> "Recipe":
+        """The same stage with a random model of tiny size and two short steps, for tests."""
+        model = self.model.tiny() if hasattr(self.model, "tiny") else self.model
+        return dataclasses.replace(
+            self, model=model, num_steps=2, epochs=None, batch_size=256, accumulate=1, eval_every=2, save_every=1
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain values, with the kind of every part named."""
+        return _plain(self)
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits that change with anything that changes the weights."""
+        values = self.to_dict()
+        for harmless in ("eval_every", "eval_batches", "save_every", "paper", "evaluation"):
+            values.pop(harmless)
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        settings = [f.name for f in dataclasses.fields(value) if f.metadata.get("setting", True)]
+        fields = {name: _plain(getattr(value, name)) for name in settings}
+        return {"kind": type(value).__name__, **fields}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if hasattr(value, "to_dict"):
+        return _plain(value.to_dict())
+    return str(value)
