@@ -15,16 +15,15 @@ def split_at_pauses(
 ) -> list[Float[Tensor, "_"]]:
     """Consecutive parts of at most ``longest_seconds`` each; together they are the recording.
 
-    A cut lies in the middle of the quietest ``pause_seconds`` within the last ``search_seconds`` of a part.
+    A cut lies in the middle of the quietest ``pause_seconds`` within the last ``search_seconds`` before the
+    limit, or within the second half of a part where that is shorter.
     """
-    longest, search = int(longest_seconds * sample_rate), int(search_seconds * sample_rate)
+    longest = int(longest_seconds * sample_rate)
+    search = min(int(search_seconds * sample_rate), longest // 2)
     parts: list[Tensor] = []
     while len(samples) > longest:
-        cut = (
-            longest
-            - search
-            + _quietest(samples[longest - search : longest], int(pause_seconds * sample_rate))
-        )
+        start = longest - search
+        cut = start + _quietest(samples[start:longest], int(pause_seconds * sample_rate))
         parts.append(samples[:cut])
         samples = samples[cut:]
     return [*parts, samples]

@@ -1,0 +1,5 @@
+"""``python -m deeptalk`` is ``deeptalk``."""
+
+from deeptalk.cli import main
+
+main()

@@ -1,0 +1,57 @@
+"""The verbs of ``deeptalk`` and what becomes of their errors."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from deeptalk.cli.say import say
+from deeptalk.cli.talk import talk
+from deeptalk.cli.transcribe import transcribe
+from deeptalk.errors import DeepTalkError
+
+MISTAKE = 2
+"""The exit status after a mistake of the caller."""
+
+
+class Verbs(TyperGroup):
+    """Tells a mistake of the caller in one line; anything else is a bug and keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb that was named."""
+        try:
+            return super().invoke(ctx)
+        except DeepTalkError as error:
+            print(error, file=sys.stderr)
+            raise typer.Exit(MISTAKE) from error
+
+
+app = typer.Typer(
+    cls=Verbs,
+    name="deeptalk",
+    help="Talk to a mixture-of-experts language model that hears and speaks, and train your own.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (talk, transcribe, say):
+    app.command()(verb)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Talk to a mixture-of-experts language model that hears and speaks, and train your own."""
+    if version:
+        from importlib.metadata import version as installed
+
+        print(installed("deeptalk"))
+        raise typer.Exit()
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

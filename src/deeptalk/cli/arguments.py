@@ -1,0 +1,21 @@
+"""The options that several verbs share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Recordings = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="FILE", help="WAV, FLAC, MP3 or OGG, 8 to 192 kHz, mono or stereo.", show_default=False
+    ),
+]
+Model = Annotated[
+    str, typer.Option("--model", metavar="DIR", help="Folder of a model, or 'pocket', which is built in.")
+]
+Voice = Annotated[
+    str | None, typer.Option("--voice", metavar="NAME", help="Voice of the answer; one of the model's own.")
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same answer.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per line instead of text for people.")]

@@ -1,0 +1,27 @@
+"""Opening a model for a verb."""
+
+import os
+
+import torch
+
+from deeptalk.decoding import LoadedModel, load
+from deeptalk.model import DeepTalk
+from deeptalk.model.encoder import MEL_FRAMES_PER_FRAME
+
+SMALL = 100_000_000
+"""A model of fewer parameters decodes fastest with one thread: its matrices are too small to share."""
+
+
+def open_model(name: str) -> LoadedModel:
+    """The model of a folder, or the built-in one, on as many threads as suit its size."""
+    loaded = load(name)
+    num_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    if num_parameters < SMALL and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    return loaded
+
+
+def longest_clip_seconds(model: DeepTalk) -> float:
+    """How much speech the model's encoder can hear at a time."""
+    num_mel_frames = MEL_FRAMES_PER_FRAME * model.encoder.settings.max_positions
+    return num_mel_frames * model.mel.hop_length / model.mel.sample_rate

@@ -1,0 +1,29 @@
+"""``deeptalk say``: text read aloud."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deeptalk.cli.arguments import Json, Model, Seed, Voice
+
+
+def say(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What is read aloud.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="F.wav", help="The file that is written.", show_default=False)
+    ],
+    voice: Voice = None,
+    seed: Seed = 0,
+    model: Model = "pocket",
+    json: Json = False,
+) -> None:
+    """Read TEXT aloud into a sound file."""
+    if not text.strip():
+        raise typer.BadParameter("TEXT is empty: there is nothing to read.")
+    from deeptalk.cli.opening import open_model
+    from deeptalk.cli.spoken import speak, tell
+
+    reader = open_model(model).conversation(voice=voice, seed=seed)
+    audio = speak(reader.read_aloud(text), path=out, sample_rate=reader.sample_rate, is_json=json)
+    tell(text, audio, reader.last_reply, is_json=json)

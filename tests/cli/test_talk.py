@@ -1,0 +1,144 @@
+"""Questions in, answers out, from the command line, with a random model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from deeptalk.cli import app
+from deeptalk.decoding import Conversation
+
+pytestmark = pytest.mark.usefixtures("short_answers")
+
+KEYS = ["input", "text", "audio", "num_frames", "time_to_first_audio_ms", "real_time_factor", "finish_reason"]
+
+
+def run(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+@pytest.fixture
+def options(model_folder: Path, tmp_path: Path) -> tuple[str, ...]:
+    return ("--model", str(model_folder), "--out", str(tmp_path / "out"))
+
+
+def test_every_file_earns_one_object(options, tone, tmp_path):
+    files = [tone("a.wav"), tone("b.flac", rate=96_000, channels=2), tone("c.ogg", rate=8_000)]
+    lines = [json.loads(line) for line in run("talk", *files, *options, "--json").stdout.splitlines()]
+    assert [line["input"] for line in lines] == [str(file) for file in files]
+    for line in lines:
+        assert list(line) == KEYS
+        assert Path(line["audio"]).parent == tmp_path / "out"
+        assert soundfile.info(line["audio"]).samplerate == 24_000
+        assert soundfile.info(line["audio"]).frames == 2_048 * line["num_frames"] > 0
+        assert line["time_to_first_audio_ms"] > 0
+        assert line["real_time_factor"] > 0
+        assert line["finish_reason"] in ("stop", "length")
+
+
+def test_people_read_the_answer_and_its_figures(options, tone):
+    output = run("talk", tone("a.wav"), *options).stdout
+    assert "a.wav" in output
+    assert "first audio after" in output
+    assert "real-time factor" in output
+    assert "a-answer.wav" in output
+
+
+def test_questions_of_one_name_do_not_share_an_answer_file(options, tone):
+    file = tone("a.wav")
+    lines = run("talk", file, file, *options, "--json").stdout.splitlines()
+    assert len({json.loads(line)["audio"] for line in lines}) == 2
+
+
+def test_independent_questions_have_the_same_answer_and_turns_may_not(options, tone):
+    file = tone("a.wav")
+
+    def answers(*more: str) -> list[tuple[str, bytes]]:
+        output = run("talk", file, file, *options, "--json", *more).stdout
+        lines = [json.loads(line) for line in output.splitlines()]
+        return [(line["text"], Path(line["audio"]).read_bytes()) for line in lines]
+
+    alone, dialogue = answers(), answers("--conversation")
+    assert alone[0] == alone[1] == dialogue[0]
+    assert dialogue[1] != dialogue[0]
+
+
+def test_typed_questions(options):
+    (line,) = run("talk", "--text", "what is the capital of France", *options, "--json").stdout.splitlines()
+    assert json.loads(line)["input"] == "what is the capital of France"
+    assert "--text" in run("talk", "--text", " ", *options, code=2).stderr
+
+
+def test_voices_are_the_models_own(options, tone):
+    run("talk", tone(), *options, "--voice", "slt", "--json")
+    result = run("talk", tone(), *options, "--voice", "bob", code=2)
+    assert result.stderr == "No voice is called 'bob'; this model has: rms, slt.\n"
+
+
+@pytest.mark.parametrize("verb", ["talk", "transcribe"])
+def test_bad_recordings_are_named_and_the_others_answered(verb, options, model_folder, tone, bad_recordings):
+    files = [*bad_recordings, tone("good.wav")]
+    given = options if verb == "talk" else ("--model", model_folder)
+    result = run(verb, *files, *given, "--json", code=2)
+    (line,) = result.stdout.splitlines()
+    assert json.loads(line)["input"].endswith("good.wav")
+    complaints = result.stderr.splitlines()
+    assert len(complaints) == len(bad_recordings)
+    for complaint, (path, words) in zip(complaints, bad_recordings.items(), strict=True):
+        assert complaint.startswith(f"{path}: ")
+        assert words in complaint
+
+
+def test_a_question_longer_than_the_model_hears_is_named(options, tone):
+    result = run("talk", tone("a.wav", seconds=2.0), tone("b.wav"), *options, "--json", code=2)
+    assert "a.wav: too long, 2.0 s; this model hears at most 1.28 s" in result.stderr
+    assert len(result.stdout.splitlines()) == 1
+
+
+def test_only_bad_recordings_need_no_model(bad_recordings):
+    result = run("talk", *bad_recordings, "--model", "/nowhere", code=2)
+    assert len(result.stderr.splitlines()) == len(bad_recordings)
+
+
+def test_a_missing_or_damaged_model_is_one_line(tone, tmp_path):
+    assert "/nowhere" in run("talk", tone(), tone(), "--model", "/nowhere", code=2).stderr
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "weights.bin").write_bytes(b"pickle")
+    stderr = run("talk", tone(), "--model", tmp_path / "foreign", code=2).stderr
+    assert "pickle" in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+def test_transcribe_splits_long_recordings(model_folder, tone, monkeypatch):
+    heard = []
+    transcribe = Conversation.transcribe
+
+    def noted(self, samples):
+        heard.append(len(samples))
+        return transcribe(self, samples)
+
+    monkeypatch.setattr(Conversation, "transcribe", noted)
+    files = [tone("short.wav"), tone("long.wav", seconds=3.0)]
+    lines = run("transcribe", *files, "--model", model_folder, "--json").stdout.splitlines()
+    short, long = (json.loads(line) for line in lines)
+    assert list(short) == list(long) == ["input", "text"]
+    assert heard[0] == 9_600
+    assert sum(heard[1:]) == 48_000
+    assert max(heard) <= 1.28 * 16_000
+    assert "short.wav: " in run("transcribe", *files, "--model", model_folder).stdout
+
+
+def test_say_writes_the_file_it_names(model_folder, tmp_path):
+    out = tmp_path / "said.wav"
+    given = ("say", "good morning", "--voice", "slt", "--out", out, "--model", model_folder)
+    line = json.loads(run(*given, "--json").stdout)
+    assert list(line) == KEYS
+    assert (line["input"], line["audio"]) == ("good morning", str(out))
+    assert soundfile.info(out).frames == 2_048 * line["num_frames"] > 0
+    assert "said.wav" in run(*given).stdout
+    wrong = ("say", "hello", "--out", tmp_path / "said.txt", "--model", model_folder)
+    assert "'.txt'" in run(*wrong, code=2).stderr
