@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from deeptalk.backbone.families import SUPPORTED, find_moe_layers
+from deeptalk.backbone.few_tokens import FEW_TOKENS
 from deeptalk.backbone.router import RouterHook, RouterMask, RouterOutput, RoutingCall, RoutingScope
 from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.shapes import Bool, Float, Int, Tensor
@@ -142,16 +143,14 @@ def open_backbone(
     *,
     dtype: torch.dtype = torch.float32,
     attention: str = "sdpa",
-    experts: str | None = None,
+    experts: str = FEW_TOKENS,
 ) -> Backbone:
     """Open a local folder in Hugging Face layout, or make a random model from a config.
 
-    ``attention`` and ``experts`` name implementations of ``transformers``; None leaves the choice to it.
-    Raises `CheckpointError` for a folder that can't be used, `ConfigError` for a model that isn't supported.
+    ``attention`` and ``experts`` name implementations registered with ``transformers``. Raises
+    `CheckpointError` for a folder that can't be used, `ConfigError` for a model that isn't supported.
     """
-    options = {"dtype": dtype, "attn_implementation": attention}
-    if experts is not None:
-        options["experts_implementation"] = experts
+    options = {"dtype": dtype, "attn_implementation": attention, "experts_implementation": experts}
     if isinstance(source, str | Path):
         return Backbone(_load(Path(source), options))
     config = source if isinstance(source, PreTrainedConfig) else _config_from_dict(source)
