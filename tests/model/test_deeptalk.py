@@ -46,6 +46,15 @@ def test_sum_fusion_leaves_text_exactly_to_the_backbone(build: Build, text_batch
         assert not torch.allclose(means(alone).logits.text, stock, atol=1e-3)
 
 
+def test_negative_zeros_of_the_text_table_survive_silent_codec_streams(build: Build) -> None:
+    model = build("sum")
+    grid = torch.tensor(model.layout.pad_ids)[None, :, None].clone()
+    grid[0, TEXT] = 5
+    with torch.no_grad():
+        model.text_table[5] = -0.0
+        assert bool(model.embed(grid).signbit().all())
+
+
 def test_padding_in_a_batch_changes_nothing(build: Build, speech_batch: Batch) -> None:
     model = build()
     with torch.no_grad():

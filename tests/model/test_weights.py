@@ -50,6 +50,7 @@ def test_round_trip_is_bit_equal(folder: Path, build: Build, speech_batch: Batch
 def test_folder_has_hugging_face_layout(folder: Path) -> None:
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["config.json", "model.safetensors", "provenance.json", "tokenizer.json"]
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
     config = json.loads((folder / "config.json").read_text())
     assert config["model_type"] == "deeptalk"
     assert config["architectures"] == ["DeepTalk"]

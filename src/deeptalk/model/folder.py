@@ -50,6 +50,7 @@ def write_folder(
         for old in (folder / CONFIG, *folder.glob("model*.safetensors*")):
             old.unlink(missing_ok=True)
         for path in sorted(new.iterdir(), key=lambda path: path.name == CONFIG):
+            path.chmod(0o644)  # the libraries leave some private to their writer
             os.replace(path, folder / path.name)
 
 
