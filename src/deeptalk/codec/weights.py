@@ -1,0 +1,144 @@
+"""Codecs in folders: ``config.json`` and ``model.safetensors``; SNAC's own layout is read too."""
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from deeptalk.codec.base import Codec
+from deeptalk.codec.fake import SineCodec
+from deeptalk.codec.pocket import PocketCodec, PocketCodecConfig
+from deeptalk.codec.quantiser import Codebook
+from deeptalk.codec.snac import SnacCodec, SnacConfig
+from deeptalk.errors import CheckpointError, ConfigError
+from deeptalk.shapes import Tensor
+
+FORMAT_VERSION = 1
+TRAINING_ONLY = ("usage", "sums", "seeds")
+
+
+def save_codec(codec: Codec, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write a codec for ``load_codec``; ``dtype`` narrows the stored weights (they load as float32)."""
+    folder = Path(folder)
+    config, tensors = _described(codec)
+    folder.mkdir(parents=True, exist_ok=True)
+    if tensors:
+        stored = {
+            name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+            for name, tensor in tensors.items()
+        }
+        save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    text = json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def load_codec(folder: str | Path) -> Codec:
+    """Open a folder of ``save_codec`` or of a published SNAC model, ready to encode and decode.
+
+    Raises ``CheckpointError`` where files are missing, damaged, of another format or don't fit the
+    configuration.
+    """
+    folder = Path(folder)
+    given = _read_config(folder)
+    kind = given.pop("codec", "snac" if "encoder_rates" in given else None)
+    version = given.pop("format_version", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder}: codec format {version!r} is not {FORMAT_VERSION}; save the codec again."
+        )
+    try:
+        if kind == "sine":
+            return SineCodec(**given)
+        if kind == "pocket":
+            return _filled(PocketCodec(_from_dict(PocketCodecConfig, given)), folder)
+        if kind == "snac":
+            options = {key: given.pop(key) for key in ("has_noise", "look_ahead_frames") if key in given}
+            return _filled(SnacCodec(_from_dict(SnacConfig, given), **options), folder)
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{folder}/config.json: {error}") from error
+    raise CheckpointError(f"{folder}/config.json: codec must be pocket, snac or sine, got {kind!r}.")
+
+
+def _described(codec: Codec) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if isinstance(codec, SineCodec):
+        sizes = ("num_codebooks", "codebook_size", "sample_rate", "samples_per_frame")
+        return {"codec": "sine", **{name: getattr(codec, name) for name in sizes}}, {}
+    if isinstance(codec, PocketCodec):
+        config = {"codec": "pocket", **dataclasses.asdict(codec.config)}
+        tensors = codec.state_dict()
+        return config, {n: t for n, t in tensors.items() if n.rsplit(".", 1)[-1] not in TRAINING_ONLY}
+    if isinstance(codec, SnacCodec):
+        options = {"has_noise": codec.has_noise, "look_ahead_frames": codec.look_ahead_frames}
+        return {"codec": "snac", **dataclasses.asdict(codec.config), **options}, codec.model.state_dict()
+    raise CheckpointError(f"a codec of type {type(codec).__name__} can't be saved; use pocket, snac or sine.")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} holds no codec: config.json is missing.")
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}).") from error
+    if not isinstance(given, dict):
+        raise CheckpointError(f"{path} must hold one JSON object.")
+    return given
+
+
+def _from_dict(kind: type, given: dict[str, Any]) -> Any:
+    """A configuration from JSON: nested ones by declared type, lists as tuples, unknown keys refused."""
+    types = typing.get_type_hints(kind)
+    unknown = sorted(set(given) - set(types))
+    if unknown:
+        raise ConfigError(f"unknown settings {', '.join(unknown)}; {kind.__name__} knows {', '.join(types)}.")
+    values = {}
+    for name, value in given.items():
+        if dataclasses.is_dataclass(types[name]) and isinstance(value, dict):
+            value = _from_dict(typing.cast(type, types[name]), value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
+
+
+def _filled(codec: PocketCodec | SnacCodec, folder: Path) -> PocketCodec | SnacCodec:
+    tensors = _read_tensors(folder, allow_published=isinstance(codec, SnacCodec))
+    module = codec.model if isinstance(codec, SnacCodec) else codec
+    expected = module.state_dict()
+    missing = sorted(n for n in set(expected) - set(tensors) if n.rsplit(".", 1)[-1] not in TRAINING_ONLY)
+    foreign = sorted(set(tensors) - set(expected))
+    if missing or foreign:
+        raise CheckpointError(f"{folder}: weights don't fit, missing {missing[:3]}, unknown {foreign[:3]}.")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{folder}: {name} has shape {tuple(tensor.shape)}, its configuration wants "
+                f"{tuple(expected[name].shape)}."
+            )
+    module.load_state_dict(tensors, strict=False)
+    for part in module.modules():
+        if isinstance(part, Codebook):
+            part.rest()
+    return codec.eval()
+
+
+def _read_tensors(folder: Path, *, allow_published: bool) -> dict[str, Tensor]:
+    path = folder / "model.safetensors"
+    if path.is_file():
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is damaged ({error}).") from error
+    published = folder / "pytorch_model.bin"
+    if published.is_file() and allow_published:
+        try:
+            return torch.load(published, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise CheckpointError(f"{published} can't be read as plain tensors ({error}).") from error
+    if published.is_file():
+        raise CheckpointError(f"{published} is a pickle, which can run code; only safetensors is opened.")
+    raise CheckpointError(f"{folder}: model.safetensors is missing.")

@@ -1,0 +1,109 @@
+import json
+
+import pytest
+import torch
+
+from deeptalk.codec import PocketCodec, SineCodec, SnacCodec, load_codec, save_codec
+from deeptalk.codec.losses import log_mel_error
+from deeptalk.errors import CheckpointError
+
+
+def read(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def write(folder, config):
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("name", ["tiny_pocket", "tiny_snac"])
+def test_a_saved_codec_is_the_same_codec(name, request, tmp_path):
+    codec = request.getfixturevalue(name)
+    save_codec(codec, tmp_path / "codec")
+    back = load_codec(tmp_path / "codec")
+    assert type(back) is type(codec)
+    assert back.config == codec.config
+    codes = torch.randint(0, 32, (1, 7, 3))
+    assert torch.equal(back.decode(codes), codec.decode(codes))
+    wave = torch.randn(1, 5000) * 0.1
+    assert torch.equal(back.encode(wave), codec.encode(wave))
+
+
+def test_sine_codec_is_saved_too(tmp_path):
+    save_codec(SineCodec(num_codebooks=3, codebook_size=9, samples_per_frame=64), tmp_path)
+    back = load_codec(tmp_path)
+    assert isinstance(back, SineCodec)
+    assert (back.num_codebooks, back.codebook_size, back.samples_per_frame) == (3, 9, 64)
+
+
+def test_half_precision_on_disk_loads_as_float32(tiny_pocket, tmp_path):
+    save_codec(tiny_pocket, tmp_path, dtype=torch.float16)
+    back = load_codec(tmp_path)
+    assert isinstance(back, PocketCodec)
+    assert all(p.dtype == torch.float32 for p in back.parameters())
+    codes = torch.zeros(1, 7, 2, dtype=torch.long)
+    error = log_mel_error(back.decode(codes), tiny_pocket.decode(codes), sample_rate=24_000)
+    assert float(error) < 0.05
+
+
+def test_training_statistics_are_not_saved_and_training_goes_on(tiny_pocket, tmp_path):
+    save_codec(tiny_pocket, tmp_path)
+    back = load_codec(tmp_path)
+    assert isinstance(back, PocketCodec)
+    before = back.quantiser.levels[0].vectors.clone()
+    back.quantiser.step.fill_(100)
+    back.train().quantiser.levels[0].rest()
+    back.quantiser.levels[0].follow(before[:4], torch.arange(4), torch.Generator())
+    torch.testing.assert_close(back.quantiser.levels[0].vectors[:4], before[:4])
+
+
+def test_the_published_layout_of_snac_is_read(tiny_snac, tmp_path):
+    config = {
+        "sampling_rate": 24000, "encoder_dim": 2, "encoder_rates": [2, 4, 8, 8], "decoder_dim": 16,
+        "decoder_rates": [8, 8, 4, 2], "attn_window_size": None, "codebook_size": 32, "codebook_dim": 4,
+        "vq_strides": [4, 2, 1], "noise": True, "depthwise": True,
+    }  # fmt: skip
+    write(tmp_path, config)
+    torch.save(tiny_snac.model.state_dict(), tmp_path / "pytorch_model.bin")
+    codec = load_codec(tmp_path)
+    assert isinstance(codec, SnacCodec)
+    codes = torch.randint(0, 32, (1, 7, 3))
+    assert torch.equal(codec.decode(codes), tiny_snac.decode(codes))
+
+
+def test_missing_and_damaged_folders_are_refused(tiny_pocket, tmp_path):
+    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
+        load_codec(tmp_path)
+    save_codec(tiny_pocket, tmp_path)
+    weights = tmp_path / "model.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_codec(tmp_path)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="missing"):
+        load_codec(tmp_path)
+    torch.save(tiny_pocket.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="pickle"):
+        load_codec(tmp_path)
+    (tmp_path / "config.json").write_text("not json")
+    with pytest.raises(CheckpointError, match="not JSON"):
+        load_codec(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"format_version": 99}, "format 99"),
+        ({"codec": "opus"}, "pocket, snac or sine"),
+        ({"auto_map": {"x": "y"}}, "unknown settings auto_map"),
+        ({"decoder_width": 32}, "shape"),
+        ({"decoder_layers": 2}, "missing"),
+        ({"kernel": 4}, "kernel"),
+    ],
+)
+def test_foreign_configurations_are_refused(tiny_pocket, tmp_path, change, complaint):
+    save_codec(tiny_pocket, tmp_path)
+    write(tmp_path, {**read(tmp_path), **change})
+    with pytest.raises(CheckpointError, match=complaint):
+        load_codec(tmp_path)

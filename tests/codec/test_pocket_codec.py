@@ -1,0 +1,87 @@
+import dataclasses
+
+import pytest
+import torch
+
+from deeptalk.codec import PocketCodec, PocketCodecConfig
+from deeptalk.errors import ConfigError
+
+
+def test_sizes_of_the_shipped_configuration():
+    codec = PocketCodec(PocketCodecConfig())
+    num_parameters = sum(parameter.numel() for parameter in codec.parameters())
+    assert 1.2e6 < num_parameters < 1.8e6
+    assert codec.codebook_size == 512
+    assert codec.look_ahead_frames == 0
+
+
+def test_encode_is_deterministic_and_pads_with_silence(tiny_pocket, voiced):
+    wave = voiced(5000)[None]
+    codes = tiny_pocket.encode(wave)
+    assert torch.equal(codes, tiny_pocket.encode(wave))
+    assert codes.shape == (1, 7, 3)
+    assert torch.equal(codes, tiny_pocket.encode(torch.cat([wave, torch.zeros(1, 3 * 2048 - 5000)], dim=1)))
+
+
+def test_a_batch_decodes_like_its_rows(tiny_pocket):
+    codes = torch.randint(0, 32, (3, 7, 4), generator=torch.Generator().manual_seed(0))
+    together = tiny_pocket.decode(codes)
+    for row, alone in zip(together, codes, strict=True):
+        torch.testing.assert_close(row, tiny_pocket.decode(alone[None])[0], atol=5e-4, rtol=0)
+
+
+def test_decoder_never_looks_ahead(tiny_pocket):
+    codes = torch.randint(0, 32, (1, 7, 6), generator=torch.Generator().manual_seed(1))
+    changed = codes.clone()
+    changed[..., 4:] = (changed[..., 4:] + 7) % 32
+    one, other = tiny_pocket.decode(codes), tiny_pocket.decode(changed)
+    assert float(one.abs().max()) > 0.01
+    torch.testing.assert_close(one[:, : 4 * 2048], other[:, : 4 * 2048], atol=5e-4, rtol=0)
+    assert not torch.allclose(one[:, 4 * 2048 :], other[:, 4 * 2048 :], atol=5e-3)
+
+
+def test_a_few_steps_reduce_the_loss(voiced):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        codec = PocketCodec(PocketCodecConfig.tiny())
+    generator = torch.Generator().manual_seed(0)
+    batch = torch.stack([voiced(3 * 2048, hz=hz) for hz in (100.0, 160.0, 240.0)])
+    optimiser = torch.optim.AdamW(codec.parameters(), lr=5e-3)
+    seen = []
+    for _ in range(20):
+        losses = codec.training_losses(batch, generator=generator)
+        optimiser.zero_grad()
+        losses["loss"].backward()
+        optimiser.step()
+        seen.append({name: float(value.detach()) for name, value in losses.items()})
+    assert set(seen[0]) == {"loss", "spectral", "mel", "bin", "pitch", "voicing", "commitment"}
+    assert seen[-1]["spectral"] < 0.6 * seen[0]["spectral"]
+    assert seen[-1]["pitch"] < 0.6 * seen[0]["pitch"]
+    assert int(codec.quantiser.step) == 20
+
+
+def test_losses_reach_every_parameter_and_repeat_with_the_generator(voiced):
+    config = PocketCodecConfig.tiny()
+    config = dataclasses.replace(config, quantiser=dataclasses.replace(config.quantiser, warmup_steps=0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        codec = PocketCodec(config)
+    batch = voiced(3 * 2048)[None]
+    codec.eval()
+    losses = [codec.training_losses(batch, generator=torch.Generator().manual_seed(5)) for _ in range(2)]
+    assert torch.equal(losses[0]["loss"], losses[1]["loss"])
+    losses[0]["loss"].backward()
+    unreached = [name for name, p in codec.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert unreached == []
+
+
+@pytest.mark.parametrize("num_samples", [2048, 5000])
+def test_crops_must_be_whole_frames(tiny_pocket, num_samples):
+    with pytest.raises(ConfigError, match="two or more frames"):
+        tiny_pocket.training_losses(torch.zeros(1, num_samples), generator=torch.Generator())
+
+
+@pytest.mark.parametrize("wrong", [{"kernel": 4}, {"kernel": 1}, {"decoder_layers": 0}])
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        PocketCodecConfig(**wrong)
