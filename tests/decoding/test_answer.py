@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deeptalk.decoding.answer import Answer, Limits
@@ -19,6 +19,7 @@ def answer_of(*, speaks: bool = True, **limits: int) -> Answer:
     return Answer(LAYOUT, Limits(**limits), mode_column=mode, speaks=speaks)
 
 
+@settings(max_examples=40, deadline=None)
 @given(num_frames=st.integers(1, 12), text=st.text(alphabet="ab c", max_size=30), seed=st.integers(0, 9))
 def test_the_grid_is_what_training_shows(num_frames: int, text: str, seed: int):
     """An answer sampled as it was trained stands in the same columns, in both rows."""
@@ -53,6 +54,7 @@ def test_the_grid_is_what_training_shows(num_frames: int, text: str, seed: int):
     assert torch.equal(torch.tensor(columns).T[0], expected[0])
 
 
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), min_frames=st.integers(0, 5), more=st.integers(0, 10))
 def test_frames_are_always_whole(seed: int, min_frames: int, more: int):
     """Whatever is sampled, frames hold codes only, and codebook 0 decides their number within the limits."""

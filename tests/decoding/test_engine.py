@@ -1,13 +1,18 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
+from deeptalk.backbone import RouterMask
 from deeptalk.decoding.answer import Limits
 from deeptalk.decoding.engine import DecodingEngine, Generated
 from deeptalk.decoding.sampling import Sampling
 from deeptalk.decoding.state import DecodingOptions
 from deeptalk.errors import ConfigError
+from deeptalk.experts.mask import Routing, groups_of, router_mask
+from deeptalk.experts.partition import ExpertPartition
 from deeptalk.model.deeptalk import DeepTalk
-from deeptalk.streams import DelayPattern, Prompt, Turn, encode_prompt
+from deeptalk.streams import DelayPattern, Kind, Prompt, Row, Turn, encode_prompt
 
 OPTIONS = DecodingOptions(limits=Limits(max_frames=9, max_text_tokens=12))
 MODES = ("answer", "speaker:slt", "asr", "text")
@@ -23,7 +28,11 @@ def asked(model: DeepTalk, text: str, *, mode: str) -> Prompt:
 
 
 def full_forward(
-    model: DeepTalk, prompt: Prompt, options: DecodingOptions, speech: torch.Tensor | None = None
+    model: DeepTalk,
+    prompt: Prompt,
+    options: DecodingOptions,
+    speech: torch.Tensor | None = None,
+    mask: RouterMask | None = None,
 ) -> Generated:
     """Section 12 once more, on whole grids and without a cache: one forward over everything for each item."""
     layout, limits = model.layout, options.limits
@@ -35,11 +44,14 @@ def full_forward(
     audio_done = not prompt.row
     while not (text_done and audio_done):
         logits = []
-        for row in (row_t, row_s):
+        for role, row in ((Row.TEXT, row_t), (prompt.row, row_s)):
             num_new = row.shape[1] - prompt.grid.shape[1]
             at = torch.nn.functional.pad(prompt.speech_at, (0, num_new), value=-1)
             frames = None if speech is None else speech[None]
-            hidden = model.backbone(model.embed(row[None], speech=frames, speech_at=at[None])).hidden
+            x = model.embed(row[None], speech=frames, speech_at=at[None])
+            kind = torch.nn.functional.pad(prompt.kind, (0, num_new), value=int(Kind.ANSWER))
+            groups = None if mask is None else groups_of(kind[None], torch.tensor([int(role)]))
+            hidden = model.backbone(x, router_mask=mask, groups=groups).hidden
             logits.append(model.heads(hidden[:, -1:], text_head=model.backbone.lm_head))
         x = layout.text_pad
         if not text_done:
@@ -96,7 +108,7 @@ def test_answers_that_end_by_themselves(model: DeepTalk):
     saved = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     try:
         engine = DecodingEngine(model)
-        for seed in range(12):
+        for seed in range(6):
             generator = torch.Generator().manual_seed(seed)
             for weight, row in (
                 (model.backbone.lm_head.weight, layout.eos_id),
@@ -124,6 +136,32 @@ def test_speech_is_heard(model: DeepTalk):
     for own, answer in zip(frames, answers, strict=True):
         assert_same(answer, full_forward(model, prompt, OPTIONS, own))
     assert answers[0].text_ids != answers[1].text_ids
+
+
+@torch.no_grad()
+def test_a_stage_decodes_with_its_experts(model: DeepTalk):
+    """A config that limits experts is obeyed by position and row: speech and spoken answers are audio."""
+    heard = torch.randn(5, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    prompts = [
+        prompt_of(model, Turn(role="user", text="hi"), Turn(role="user", num_speech_frames=5), mode=mode)
+        for mode in ("answer", "text")
+    ]
+    config = model.config
+    free = DecodingEngine(model).generate(prompts, speech=[heard] * 2, options=OPTIONS)
+    try:
+        model.config = replace(
+            config, audio_experts=((0, 2, 4), (1, 2, 3)), routing={"text": "text", "audio": "audio"}
+        )
+        partition = ExpertPartition(is_audio=model.is_audio(), experts_per_token=2)
+        mask = router_mask(partition, Routing(text="text", audio="audio"))
+        engine = DecodingEngine(model)
+        together = engine.generate(prompts, speech=[heard] * 2, options=OPTIONS)
+    finally:
+        model.config = config
+    for prompt, answer in zip(prompts, together, strict=True):
+        assert_same(answer, full_forward(model, prompt, OPTIONS, heard, mask))
+        assert_same(answer, engine.generate([prompt], speech=[heard], options=OPTIONS)[0])
+    assert together[0].text_ids != free[0].text_ids
 
 
 SAMPLED = DecodingOptions(

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deeptalk.errors import ConfigError
@@ -9,6 +9,7 @@ from deeptalk.streams import DelayBuffer, DelayPattern
 patterns = st.lists(st.integers(0, 9), min_size=1, max_size=8)
 
 
+@settings(max_examples=80, deadline=None)
 @given(delays=patterns, batch=st.integers(1, 3), steps=st.integers(0, 12), seed=st.integers(0, 99))
 def test_undo_is_the_inverse_of_apply(delays: list[int], batch: int, steps: int, seed: int):
     pattern, streams = DelayPattern(tuple(delays)), len(delays)
@@ -22,6 +23,7 @@ def test_undo_is_the_inverse_of_apply(delays: list[int], batch: int, steps: int,
         assert bool((kept == pads[k]).all())
 
 
+@settings(max_examples=80, deadline=None)
 @given(delays=patterns, steps=st.integers(0, 12), seed=st.integers(0, 99))
 def test_buffer_equals_undo(delays: list[int], steps: int, seed: int):
     pattern, streams = DelayPattern(tuple(delays)), len(delays)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deeptalk.errors import DataError
@@ -99,6 +99,7 @@ def test_text_longer_than_the_speech():
     assert bool((example.labels[1:, p0 + 10 :] == IGNORE).all())
 
 
+@settings(max_examples=50, deadline=None)
 @given(turns=dialogues(), mode=st.sampled_from(MODES))
 def test_labels_are_the_grid_one_position_later(turns: list[Turn], mode: str):
     example = dialogue(*turns, mode=mode)
@@ -115,6 +116,7 @@ def test_labels_are_the_grid_one_position_later(turns: list[Turn], mode: str):
     assert int((learnt[1:] != IGNORE).sum()) == num_codes
 
 
+@settings(max_examples=50, deadline=None)
 @given(turns=dialogues(), mode=st.sampled_from(MODES))
 def test_the_prompt_is_the_beginning_of_the_dialogue(turns: list[Turn], mode: str):
     example = dialogue(*turns, mode=mode)
@@ -130,6 +132,7 @@ def test_the_prompt_is_the_beginning_of_the_dialogue(turns: list[Turn], mode: st
     assert example.labels[TEXT, size - 1] != IGNORE
 
 
+@settings(max_examples=50, deadline=None)
 @given(turns=dialogues(), more=user_turns)
 def test_a_continuation_continues_a_text_dialogue(turns: list[Turn], more: Turn):
     """What row T leaves in the cache, then the continuation, is the prompt of the longer dialogue."""
@@ -140,6 +143,7 @@ def test_a_continuation_continues_a_text_dialogue(turns: list[Turn], more: Turn)
     assert torch.equal(torch.cat([done.kind, rest.kind]), whole.kind)
 
 
+@settings(max_examples=50, deadline=None)
 @given(turns=dialogues())
 def test_speech_frames_are_counted_through(turns: list[Turn]):
     example = dialogue(*turns, mode="answer")

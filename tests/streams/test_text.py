@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
@@ -9,6 +9,7 @@ from deeptalk.errors import CheckpointError
 from deeptalk.streams.text import ByteTokenizer, TextStream, TextTokenizer
 
 
+@settings(max_examples=50, deadline=None)
 @given(text=st.text(max_size=20))
 def test_stream_equals_decode(text: str):
     tokenizer = ByteTokenizer()

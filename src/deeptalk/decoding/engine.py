@@ -6,20 +6,23 @@ and its text is the text row's. Axes: B dialogues, R rows, K streams (text first
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from deeptalk.backbone import copy_rows, new_cache, snapshot
+from deeptalk.backbone import RouterMask, copy_rows, new_cache
 from deeptalk.decoding.answer import Answer, FinishReason, Frame
 from deeptalk.decoding.sampling import penalise, sample_token
 from deeptalk.decoding.state import DecodingOptions, DialogueState, History
 from deeptalk.errors import ConfigError
+from deeptalk.experts.mask import AUDIO_GROUP, TEXT_GROUP, Routing, router_mask
+from deeptalk.experts.partition import ExpertPartition
 from deeptalk.model.deeptalk import DeepTalk
-from deeptalk.shapes import Float, Int, Tensor
-from deeptalk.streams import Prompt, Row
+from deeptalk.shapes import Bool, Float, Int, Tensor
+from deeptalk.streams import TEXT, Prompt, Row
 from deeptalk.streams.prompt import NO_SPEECH
 
 
@@ -39,6 +42,7 @@ class DecodingEngine:
         self.model = model.eval()
         self.layout = model.layout
         self._codec_heads = model.heads.stacked().detach()
+        self._router_mask = _router_mask_of(model)
 
     def new_history(self) -> History:
         """A dialogue in which nothing has been said."""
@@ -61,7 +65,8 @@ class DecodingEngine:
             if speech_at is not None:
                 speech_at = F.pad(speech_at, (num_pending, 0), value=NO_SPEECH)
         if grid.shape[1]:
-            self.model.backbone(self._embed(grid, speech, speech_at), cache=history.cache)
+            x, is_audio = self._embed(grid, speech, speech_at), self._is_speech(grid)[None]
+            self.model.backbone(x, cache=history.cache, **self._routed(is_audio))
 
     @torch.inference_mode()
     def start(
@@ -100,9 +105,7 @@ class DecodingEngine:
             )
         columns, rows = [prompt.grid[:, -1] for prompt in prompts], [prompt.row for prompt in prompts]
         if len(prompts) == 1:
-            past = self.new_history()
-            if history is not None:
-                past = History(cache=snapshot(history.cache), pending=list(history.pending))
+            past = self.new_history() if history is None else history.fork()
             self.extend(past, prompts[0].grid[:, :-1], speech=speech[0], speech_at=prompts[0].speech_at[:-1])
             return self._fork(past.cache, columns, rows, options=options, seeds=seeds)
         if history is not None:
@@ -113,8 +116,15 @@ class DecodingEngine:
             self._embed(prompt.grid[:, :-1], frames, prompt.speech_at[:-1])[0]
             for prompt, frames in zip(prompts, speech, strict=True)
         ]
+        is_audio = self._left_padded(self._is_speech(prompt.grid[:, :-1]) for prompt in prompts)
         cache = new_cache(self.model.backbone)
-        self.model.backbone(self._left_padded(embedded), mask=mask, position_ids=positions, cache=cache)
+        self.model.backbone(
+            self._left_padded(embedded),
+            mask=mask,
+            position_ids=positions,
+            cache=cache,
+            **self._routed(is_audio),
+        )
         state = self._fork(cache, columns, rows, options=options, seeds=seeds)
         index = torch.tensor(state.text_rows + state.speech_rows, device=mask.device)
         state.mask, state.positions = mask[index], mask.sum(1)[index]
@@ -208,12 +218,13 @@ class DecodingEngine:
         columns = [state.answers[b].text_column for b in state.text_rows]
         columns += [state.answers[b].speech_column for b in state.speech_rows]
         x = self.model.embed(torch.tensor(columns, device=self.model.device)[:, :, None])
+        routed = self._routed(torch.arange(len(columns))[:, None] >= len(state.text_rows))
         if state.mask is None or state.positions is None:
-            return self.model.backbone(x, cache=state.cache).hidden[:, -1]
+            return self.model.backbone(x, cache=state.cache, **routed).hidden[:, -1]
         state.mask = torch.cat([state.mask, state.mask.new_ones(len(columns), 1)], dim=1)
         positions = state.positions[:, None]
         state.positions = state.positions + 1
-        output = self.model.backbone(x, cache=state.cache, mask=state.mask, position_ids=positions)
+        output = self.model.backbone(x, cache=state.cache, mask=state.mask, position_ids=positions, **routed)
         return output.hidden[:, -1]
 
     def _pick_text(
@@ -273,5 +284,26 @@ class DecodingEngine:
             grid[None].to(device), speech=speech[None].to(device), speech_at=speech_at[None].to(device)
         )
 
+    def _is_speech(self, grid: Int[Tensor, "K T"]) -> Bool[Tensor, "T"]:
+        """The positions that hold speech frames or their brackets."""
+        return grid[TEXT] == self.layout.text_aud
+
+    def _routed(self, is_audio: Bool[Tensor, "R T"]) -> dict[str, Any]:
+        """What tells the backbone which experts to use, where a model's config limits them."""
+        if self._router_mask is None:
+            return {}
+        groups = torch.where(is_audio, AUDIO_GROUP, TEXT_GROUP).to(self.model.device)
+        return {"router_mask": self._router_mask, "groups": groups}
+
     def _left_padded(self, rows: Iterable[Tensor]) -> Tensor:
         return pad_sequence(list(rows), batch_first=True, padding_side="left").to(self.model.device)
+
+
+def _router_mask_of(model: DeepTalk) -> RouterMask | None:
+    """The router mask that a model's config asks for; None where every token may use every expert."""
+    routing = Routing(**model.config.routing)  # pyright: ignore[reportArgumentType]  # checked by the class
+    if routing.is_free:
+        return None
+    per_token = model.backbone.layers.experts_per_token
+    partition = ExpertPartition(is_audio=model.is_audio(), experts_per_token=per_token)
+    return router_mask(partition, routing)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import DynamicCache
 
-from deeptalk.backbone import copy_rows
+from deeptalk.backbone import copy_rows, snapshot
 from deeptalk.decoding.answer import Answer, Limits
 from deeptalk.decoding.sampling import Sampling
 from deeptalk.errors import ConfigError
@@ -40,6 +40,10 @@ class History:
     def num_positions(self) -> int:
         """Positions of the dialogue, pending ones included."""
         return int(self.cache.get_seq_length()) + len(self.pending)
+
+    def fork(self) -> "History":
+        """The same dialogue, to be continued without touching this one."""
+        return History(cache=snapshot(self.cache), pending=list(self.pending))
 
 
 @dataclass(slots=True, eq=False)

@@ -20,6 +20,9 @@ from deeptalk.streams.text import TextCodec
 NO_SPEECH = -1
 """The ``speech_at`` of a position that holds no speech frame."""
 
+READ_ALOUD = "Read this aloud: {text}"
+"""How a user asks to hear a text."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Turn:
