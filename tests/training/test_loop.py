@@ -101,7 +101,9 @@ def linear() -> nn.Module:
     return model
 
 
-def run(model: nn.Module, recipe: Recipe = RECIPE, stream: Stream | None = None, **rest: object) -> list[StepReport]:
+def run(
+    model: nn.Module, recipe: Recipe = RECIPE, stream: Stream | None = None, **rest: object
+) -> list[StepReport]:
     return list(train(model, recipe=recipe, batches=stream or Stream(), **rest))
 
 

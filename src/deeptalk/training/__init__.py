@@ -1,0 +1,1 @@
+"""How a stage is run: recipes, objectives, one loop, checkpoints."""

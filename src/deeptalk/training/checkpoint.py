@@ -1,7 +1,7 @@
 """Checkpoints that are whole or absent, and from which a run goes on bit for bit.
 
-A checkpoint holds what the stage moves (trainable parameters, buffers, their average), optimiser, generators and the
-position in the data. What the stage freezes is in the folders that the recipe starts from.
+A checkpoint holds what the stage moves (trainable parameters, buffers, their average), optimiser, generators
+and the position in the data. What the stage freezes is in the folders that the recipe starts from.
 """
 
 import json
@@ -25,7 +25,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """Where a run stands: steps done, steps skipped, each process's position in the data, and whose run it is."""
+    """Where a run stands: steps done and skipped, where each process is in the data, and whose run it is."""
 
     step: int
     num_skipped: int
@@ -63,7 +63,7 @@ def save_checkpoint(
     progress: Progress,
     keep: int = 2,
 ) -> Path:
-    """Save `folder/step-N` and delete all but the last `keep` checkpoints; `generators` is one per process."""
+    """Save `folder/step-N`, with one of `generators` per process, and delete all but the last `keep`."""
 
     def write(path: Path) -> None:
         save_file({name: t.contiguous() for name, t in _moving(model).items()}, path / "model.safetensors")

@@ -5,45 +5,53 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from deeptalk.codec import PocketCodec
+from deeptalk.codec.losses import log_mel_error
 from deeptalk.training.objective import Measure, Term, weighted_means
 
 
 class WaveformBatch(Protocol):
     """Clips of equal length, `[B, S]`."""
 
-    waveform: Tensor
+    @property
+    def waveform(self) -> Tensor:
+        """Samples at the codec's rate."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodecTraining:
-    """Weights of the losses that `codec.training_losses` names; each is a mean over the batch."""
+    """The codec's own `loss`; the `parts` of it are watched, not weighted again."""
 
-    weights: tuple[tuple[str, float], ...]
+    parts: tuple[str, ...] = ("spectral", "pitch", "commitment")
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """The codec's losses."""
-        return tuple(Term(name=name, weight=weight) for name, weight in self.weights)
+        """The loss, then its parts with no weight."""
+        return (Term(name="codec", weight=1.0), *(Term(name=part, weight=0.0) for part in self.parts))
 
     def num_positions(self, batch: WaveformBatch) -> int:
         """Samples."""
         return batch.waveform.numel()
 
     def counts(self, batch: WaveformBatch) -> Tensor:
-        """Clips, once for each loss."""
-        return torch.full((len(self.weights),), float(len(batch.waveform)))
+        """Clips, once for each term."""
+        return torch.full((len(self.terms),), float(len(batch.waveform)))
 
-    def sums(self, model: nn.Module, batch: WaveformBatch, *, generator: torch.Generator) -> Tensor:
-        """Each loss times the number of clips."""
+    def sums(self, model: PocketCodec, batch: WaveformBatch, *, generator: torch.Generator) -> Tensor:
+        """The mean losses times the number of clips."""
         losses = model.training_losses(batch.waveform, generator=generator)
-        return torch.stack([losses[name] for name, _ in self.weights]) * len(batch.waveform)
+        parts = [losses[part].detach() for part in self.parts]
+        return torch.stack([losses["loss"], *parts]) * len(batch.waveform)
 
     def total(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """The weighted sum of the means."""
+        """The mean loss."""
         return weighted_means(self.terms, sums, counts)
 
-    def measures(self, model: nn.Module, batch: WaveformBatch) -> Mapping[str, Measure]:
-        """Nothing beside the losses."""
-        return {}
+    def measures(self, model: PocketCodec, batch: WaveformBatch) -> Mapping[str, Measure]:
+        """The error of the log-mel after a round trip through the codes."""
+        made = model.decode(model.encode(batch.waveform))
+        error = float(log_mel_error(made, batch.waveform, sample_rate=model.sample_rate))
+        return {"log_mel_error": Measure(total=error * len(made), count=float(len(made)))}

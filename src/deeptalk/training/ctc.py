@@ -1,19 +1,27 @@
-"""Encoder pretraining: connectionist temporal classification over text tokens, and over phones lower down."""
+"""Encoder pretraining: text tokens by connectionist temporal classification at the top, phones lower down.
+
+The phones have no blank but silence at both ends, so they are the full-sum training of a left-to-right hidden
+Markov model: without a blank there is no plateau on which everything is blank, which small data never leave.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from deeptalk.errors import ConfigError
 from deeptalk.model.encoder import SpeechEncoder
 from deeptalk.shapes import Float, Int
 from deeptalk.streams.text import TextCodec
-from deeptalk.training.mel_augment import MelAugment
+from deeptalk.training.masking import Masking
 from deeptalk.training.objective import Measure, Term, weighted_means
+
+_NO_LABEL = -100
+_NEVER = -1e4
 
 
 class CtcBatch(Protocol):
@@ -25,6 +33,7 @@ class CtcBatch(Protocol):
     token_lengths: Tensor
     phones: Tensor
     phone_lengths: Tensor
+    frames: Any
 
 
 class EncoderForCtc(nn.Module):
@@ -72,12 +81,17 @@ class CtcOutput:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ctc:
-    """CTC per target token at the top, plus `phone_weight` times CTC per phone at layer `phone_layer`."""
+    """CTC per target token at the top, plus `phone_weight` times the path loss per phone at layer `phone_layer`.
+
+    `aligned` weighs a cross-entropy against guessed labels of all frames, as training of hidden Markov models
+    begins: it leads to where the path losses work.
+    """
 
     token_weight: float = 1.0
     phone_weight: float = 0.5
     phone_layer: int = 3
-    augment: MelAugment | None = None
+    aligned: float = 0.0
+    masking: Masking | None = None
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -85,6 +99,8 @@ class Ctc:
         return (
             Term(name="tokens", weight=self.token_weight),
             Term(name="phones", weight=self.phone_weight),
+            Term(name="frame_phones", weight=self.aligned),
+            Term(name="frame_tokens", weight=self.aligned),
         )
 
     def num_positions(self, batch: CtcBatch) -> int:
@@ -92,18 +108,29 @@ class Ctc:
         return int(batch.mel_lengths.sum())
 
     def counts(self, batch: CtcBatch) -> Tensor:
-        """Target tokens and target phones."""
-        return torch.stack([batch.token_lengths.sum(), batch.phone_lengths.sum()]).float()
+        """Target tokens, target phones, and the labelled frames for both kinds of labels."""
+        tokens, frames = batch.token_lengths.sum(), torch.tensor(0)
+        if self.aligned and batch.frames is not None:
+            frames = (batch.frames.phones != _NO_LABEL).sum()
+        return torch.stack([tokens, batch.phone_lengths.sum(), frames, frames]).float()
 
     def sums(self, model: EncoderForCtc, batch: CtcBatch, *, generator: torch.Generator) -> Tensor:
         """The negative log-likelihood of all targets; a clip too short for its target gives none."""
         mel = batch.mel
-        if self.augment is not None and model.training:
-            mel = self.augment.apply(mel, batch.mel_lengths, generator=generator)
+        if self.masking is not None and model.training:
+            mel = self.masking.apply(mel, batch.mel_lengths, generator=generator)
         output = model(mel, batch.mel_lengths)
         tokens = _ctc(output.tokens, output.lengths, batch.tokens, batch.token_lengths)
-        phones = _ctc(output.phones, output.lengths, batch.phones, batch.phone_lengths)
-        return torch.stack([tokens, phones])
+        phones = _paths(output.phones, output.lengths, batch.phones, batch.phone_lengths)
+        labelled = [tokens.new_zeros(()), tokens.new_zeros(())]
+        if self.aligned:
+            if batch.frames is None:
+                raise ConfigError("aligned training needs batches with labels of their frames.")
+            labelled = [
+                _frame_loss(output.phones, batch.frames.phones),
+                _frame_loss(output.tokens, batch.frames.tokens),
+            ]
+        return torch.stack([tokens, phones, *labelled])
 
     def total(self, sums: Tensor, counts: Tensor) -> Tensor:
         """The weighted sum of both means."""
@@ -152,6 +179,25 @@ def _ctc(log_probs: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Te
         reduction="sum",
         zero_infinity=True,
     )
+
+
+def _paths(log_probs: Tensor, lengths: Tensor, phones: Tensor, phone_lengths: Tensor) -> Tensor:
+    """Minus the log-likelihood of all ways to stretch silence, the phones and silence over the frames.
+
+    It is CTC with a blank that can't be; equal neighbours, which would need it between them, count once.
+    """
+    silence = log_probs.shape[-1] - 1
+    rows = [
+        torch.unique_consecutive(F.pad(row[:length], (1, 1), value=silence))
+        for row, length in zip(phones, phone_lengths.tolist(), strict=True)
+    ]
+    targets = pad_sequence(rows, batch_first=True)
+    sizes = torch.tensor([len(row) for row in rows], device=targets.device)
+    return _ctc(F.pad(log_probs, (0, 1), value=_NEVER), lengths, targets, sizes)
+
+
+def _frame_loss(log_probs: Tensor, labels: Tensor) -> Tensor:
+    return F.nll_loss(log_probs.flatten(0, 1), labels.flatten(), ignore_index=_NO_LABEL, reduction="sum")
 
 
 def _error_rate(said: Sequence[Sequence[object]], heard: Sequence[Sequence[object]]) -> Measure:

@@ -85,9 +85,9 @@ def train(
 ) -> Iterator[StepReport]:
     """Run the recipe's steps on a model whose parameters are already frozen or free, in place.
 
-    `objective` is the recipe's own, bound to what only the run knows; left out, it is the recipe's as it stands.
-    Checkpoints go to `folder`, where `resume` goes on from the last one. After the last step the model holds the
-    averaged weights if the recipe asks for an average. An interruption saves, reports and ends the iteration.
+    `objective` is the recipe's own, bound to what only the run knows; left out, it is the recipe's as it is.
+    Checkpoints go to `folder`, where `resume` goes on from the last one. After the last step the model holds
+    the averaged weights if the recipe asks for them. An interruption saves, reports and ends the iteration.
 
     Raises:
         DivergedError: `recipe.max_bad_steps` steps in a row were not finite.

@@ -1,7 +1,7 @@
 """What a stage minimises: an objective turns a batch into sums that the loop divides by global counts.
 
-The loop counts first, over all micro-batches and ranks, and then takes gradients, so the weight of a token never
-depends on the batch it happens to share (method.md section 2.6).
+The loop counts first, over all micro-batches and ranks, and then takes gradients, so the weight of a token
+never depends on the batch it happens to share (method.md section 2.6).
 """
 
 from collections.abc import Mapping

@@ -4,11 +4,12 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from deeptalk.errors import ConfigError
 from deeptalk.experts import Routing
+from deeptalk.experts.load import Normalisation, Positions
 from deeptalk.training.objective import Objective
 from deeptalk.training.optim import AdamW
 from deeptalk.training.schedule import Cosine
@@ -25,10 +26,17 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ByLoad:
-    """The experts that speech uses and text does not serve audio (algorithm 1, step 1)."""
+    """The experts that speech uses and text does not serve audio (algorithm 1, step 1).
+
+    The load is measured on `num_batches` batches of each data set, `audio` (D^A) and `text` (D^T).
+    """
 
     num_audio_experts: int
-    normalisation: Literal["rate", "total", "gate_mass"] = "rate"
+    audio: tuple[Source, ...]
+    text: tuple[Source, ...]
+    num_batches: int = 64
+    normalisation: Normalisation = "rate"
+    positions: Positions = "all"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,17 +54,19 @@ class Recipe:
     Attributes:
         name: names the recipe and the folder of its result.
         paper: the section that the stage follows.
-        model: the configuration of a model made from nothing; None where the stage goes on with an earlier one.
+        model: the configuration of what is made from nothing; None where the stage goes on with a model.
         starts_from: the recipes whose results this one continues or assembles.
-        partition: which experts serve audio; None where the stage does not ask.
+        partition: how the experts are divided before this stage; None keeps what an earlier stage has done.
         routing: which experts each group of tokens may use.
         trains: the white list, shell patterns over parameter names.
         batch_size: positions per micro-batch (mel frames, tokens or samples, as the objective counts them).
         accumulate: micro-batches per step and process.
         num_steps: optimiser steps; None where `epochs` decides.
-        evaluation: held-out sources, of which `eval_batches` batches are measured every `eval_every` steps.
+        evaluation: held-out sources; `eval_batches` batches of them are measured every `eval_every` steps.
+        encoded_passes: the frozen encoder's output is made once for each clip in so many rooms and kept with
+            the data; 0 runs the encoder in every step.
         max_positions: longer samples are dropped and counted.
-        average: decay of the moving average of the weights that becomes the result; None takes the last weights.
+        average: decay of the moving average of the weights that is the result; None takes the last weights.
         max_bad_steps: so many steps in a row with a loss or gradient that is not finite end the run.
     """
 
@@ -71,10 +81,11 @@ class Recipe:
     starts_from: tuple[str, ...] = ()
     partition: ByLoad | AtRandom | None = None
     routing: Routing | None = None
-    schedule: Cosine = Cosine()
+    schedule: Cosine = field(default_factory=Cosine)
     accumulate: int = 1
     num_steps: int | None = None
     epochs: int | None = None
+    encoded_passes: int = 0
     max_positions: int = 1_200
     evaluation: tuple[Source, ...] = ()
     eval_batches: int = 8
@@ -88,15 +99,29 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.num_steps is None) == (self.epochs is None):
             raise ConfigError(f"recipe {self.name!r} must give either num_steps or epochs.")
-        for field in ("batch_size", "accumulate", "eval_every", "save_every", "max_bad_steps", "max_positions"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field} must be at least 1, got {getattr(self, field)}.")
+        for name in (
+            "batch_size",
+            "accumulate",
+            "eval_every",
+            "save_every",
+            "max_bad_steps",
+            "max_positions",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
 
     def tiny(self) -> "Recipe":
         """The same stage with a random model of tiny size and two short steps, for tests."""
         model = self.model.tiny() if hasattr(self.model, "tiny") else self.model
         return dataclasses.replace(
-            self, model=model, num_steps=2, epochs=None, batch_size=256, accumulate=1, eval_every=2, save_every=1
+            self,
+            model=model,
+            num_steps=2,
+            epochs=None,
+            batch_size=256,
+            accumulate=1,
+            eval_every=2,
+            save_every=1,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Text pretraining: next-token prediction on the assistant's answers, with the balance loss of the experts."""
+"""Text pretraining: the next token of the assistant's answers, and the balance loss of the experts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from deeptalk.training.objective import Measure, Term, weighted_means
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextLm:
-    """Cross-entropy of the answers' tokens, `prompt_weight` times that of the others, and the balance loss."""
+    """Cross-entropy of answers, `prompt_weight` times that of other tokens, and the balance loss."""
 
     prompt_weight: float = 0.0
     balance_weight: float = 0.003
@@ -57,7 +57,7 @@ class TextLm:
         return weighted_means(self.terms, sums, counts)
 
     def measures(self, model: Backbone, batch: Batch) -> Mapping[str, Measure]:
-        """Rows whose every supervised token is the likeliest one: greedy decoding would give the same answer."""
+        """Rows whose every supervised token is the likeliest: greedy decoding would give the same answer."""
         labels = batch.labels[:, TEXT]
         hidden = _run(model, batch, collect=False).hidden
         return {"exact": exact_rows(model.lm_head, hidden, labels)}

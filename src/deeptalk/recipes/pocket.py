@@ -1,0 +1,271 @@
+"""The pocket model's recipes, from nothing to an answering model; two cores suffice."""
+
+from dataclasses import replace
+
+from deeptalk.audio import MelSpec
+from deeptalk.codec import PocketCodecConfig
+from deeptalk.data.augment import Augmentation
+from deeptalk.experts import Routing
+from deeptalk.model.adapter import AdapterConfig
+from deeptalk.model.encoder import EncoderConfig
+from deeptalk.streams import StreamLayout
+from deeptalk.training.codec import CodecTraining
+from deeptalk.training.ctc import Ctc
+from deeptalk.training.optim import AdamW
+from deeptalk.training.parts import CodecPart, DialoguePart, EncoderPart, TextPart
+from deeptalk.training.recipe import ByLoad, Recipe, Source
+from deeptalk.training.schedule import Cosine
+from deeptalk.training.supervised import Supervised
+from deeptalk.training.text import TextLm
+
+POCKET_LAYOUT = StreamLayout(
+    vocab_size=2_944, codebook_size=512, bos_id=0, eos_id=1, speakers={"slt": 0, "rms": 1}
+)
+
+# DeepSeek-V2 in small: latent attention, a dense first layer, shared and routed experts
+POCKET_BACKBONE = {
+    "model_type": "deepseek_v2",
+    "vocab_size": 2_944,
+    "hidden_size": 192,
+    "num_hidden_layers": 6,
+    "first_k_dense_replace": 1,
+    "intermediate_size": 512,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "q_lora_rank": None,
+    "kv_lora_rank": 64,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 32,
+    "v_head_dim": 48,
+    "n_routed_experts": 32,
+    "num_experts_per_tok": 4,
+    "moe_intermediate_size": 64,
+    "n_shared_experts": 2,
+    "topk_method": "greedy",
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": False,
+    "routed_scaling_factor": 1.0,
+    "max_position_embeddings": 2_048,
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
+
+POCKET_TEXT = Recipe(
+    name="pocket-text",
+    paper="section 3.1: stands for the pretrained language model that the paper starts from",
+    model=TextPart(backbone=POCKET_BACKBONE, layout=POCKET_LAYOUT),
+    trains=("*",),
+    mixture=(
+        Source(manifest="text_train", task="text_to_text", weight=0.9),
+        Source(manifest="reading_train", task="repeat", weight=0.1),
+    ),
+    evaluation=(Source(manifest="text_eval", task="text_to_text"),),
+    objective=TextLm(prompt_weight=0.1, balance_weight=0.003),
+    optim=AdamW(lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05),
+    schedule=Cosine(warmup_fraction=0.03, final_fraction=0.02),
+    batch_size=2_048,
+    num_steps=3_000,
+    max_positions=256,
+    average=0.998,
+    seed=42,
+)
+
+POCKET_MEL = MelSpec(reference="fixed")
+
+POCKET_HEARING = EncoderPart(
+    encoder=EncoderConfig(mode="chunked", chunk_frames=16, d_model=192, layers=5, heads=4, ffn=768, dropout=0.05),
+    mel=POCKET_MEL,
+    augmentation=Augmentation(
+        clean=0.25, level=(-20.0, 0.0), noise=0.4, noise_ratio=(10.0, 40.0), room=0.2, telephone=0.2
+    ),
+)
+
+POCKET_ENCODER_START = Recipe(
+    name="pocket-encoder-start",
+    paper="section 3.1: stands for the pretrained speech encoder; frames are labelled by average durations of phones",
+    model=replace(POCKET_HEARING, augmentation=None),
+    trains=("*",),
+    mixture=(
+        Source(manifest="reading", task="transcribe", weight=0.5),
+        Source(manifest="questions", task="transcribe", weight=0.5),
+    ),
+    objective=Ctc(token_weight=0.0, phone_weight=0.0, phone_layer=3, aligned=1.0),
+    optim=AdamW(lr=8e-4, betas=(0.9, 0.98), weight_decay=0.01),
+    schedule=Cosine(warmup_fraction=0.05, final_fraction=0.3),
+    batch_size=2_000,
+    num_steps=700,
+    max_positions=3_000,
+    precision="bf16",
+    seed=42,
+)
+
+POCKET_ENCODER_ROOMS = Recipe(
+    name="pocket-encoder-rooms",
+    paper="section 3.1: stands for the pretrained speech encoder; the same in ever new rooms",
+    model=POCKET_HEARING,
+    starts_from=("pocket-encoder-start",),
+    trains=("*",),
+    mixture=(
+        Source(manifest="reading", task="transcribe", weight=0.45),
+        Source(manifest="questions", task="transcribe", weight=0.55),
+    ),
+    objective=Ctc(token_weight=0.0, phone_weight=0.0, phone_layer=3, aligned=1.0),
+    optim=AdamW(lr=8e-4, betas=(0.9, 0.98), weight_decay=0.01),
+    schedule=Cosine(warmup_fraction=0.02, final_fraction=0.3),
+    batch_size=2_000,
+    num_steps=1_500,
+    max_positions=3_000,
+    precision="bf16",
+    seed=43,
+)
+
+POCKET_ENCODER = Recipe(
+    name="pocket-encoder",
+    paper="section 3.1: stands for the pretrained speech encoder; block-causal, to run while one speaks",
+    model=POCKET_HEARING,
+    starts_from=("pocket-encoder-rooms",),
+    trains=("*",),
+    mixture=(
+        Source(manifest="reading", task="transcribe", weight=0.45),
+        Source(manifest="questions", task="transcribe", weight=0.55),
+    ),
+    objective=Ctc(token_weight=1.0, phone_weight=0.3, phone_layer=3),
+    optim=AdamW(lr=4e-4, betas=(0.9, 0.98), weight_decay=0.01),
+    schedule=Cosine(warmup_fraction=0.05, final_fraction=0.03),
+    batch_size=2_000,
+    num_steps=700,
+    max_positions=3_000,
+    average=0.99,
+    precision="bf16",
+    seed=44,
+)
+
+POCKET_CODEC = Recipe(
+    name="pocket-codec",
+    paper="section 3.1: stands for the pretrained codec, with SNAC's clock and shape",
+    model=CodecPart(codec=PocketCodecConfig()),
+    trains=("*",),
+    mixture=(
+        Source(manifest="aloud", task="sound", weight=0.5),
+        Source(manifest="answers", task="sound", weight=0.5),
+    ),
+    objective=CodecTraining(),
+    optim=AdamW(lr=2e-3, betas=(0.9, 0.99)),
+    schedule=Cosine(warmup_fraction=0.04, final_fraction=0.05),
+    batch_size=8 * 16 * 2_048,
+    num_steps=2_600,
+    max_positions=16,
+    seed=44,
+)
+
+POCKET_ALIGN = Recipe(
+    name="pocket-align",
+    paper="section 3.3, stage 1",
+    starts_from=("pocket-encoder", "pocket-text", "pocket-codec"),
+    model=DialoguePart(
+        adapter=AdapterConfig(kind="gated_mlp", stride=4, in_width=192, hidden=128, out_width=192),
+        layout=POCKET_LAYOUT,
+        mel=POCKET_MEL,
+        fusion="sum",
+    ),
+    routing=Routing(text="all", audio="all"),
+    trains=("adapter.*", "embedding.*", "heads.codec.*"),
+    mixture=(
+        Source(manifest="reading", task="asr", weight=0.5),
+        Source(manifest="questions", task="asr", weight=0.5),
+    ),
+    objective=Supervised(text_weight=1 / 8, codec_weight=1 / 8),
+    optim=AdamW(lr=2e-3, betas=(0.9, 0.95)),
+    schedule=Cosine(warmup_fraction=0.05, final_fraction=0.05),
+    batch_size=2_048,
+    num_steps=1_000,
+    max_positions=400,
+    encoded_passes=2,
+    seed=45,
+)
+
+POCKET_AUDIO_EXPERTS = Recipe(
+    name="pocket-audio-experts",
+    paper="section 3.3, stage 2.1; algorithm 1, steps 1 and 2",
+    starts_from=("pocket-align",),
+    partition=ByLoad(
+        num_audio_experts=8,
+        audio=(Source(manifest="speech_train", task="speech_to_speech"),),
+        text=(Source(manifest="speech_train", task="text_to_speech"),),
+    ),
+    routing=Routing(text="audio", audio="audio"),
+    trains=("backbone.*.experts.audio.*", "embedding.*", "heads.codec.*"),
+    mixture=(
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.5),
+        Source(manifest="speech_train", task="text_to_speech", weight=0.25),
+        Source(manifest="aloud", task="read_aloud", weight=0.25),
+    ),
+    objective=Supervised(text_weight=1 / 8, codec_weight=1 / 8),
+    optim=AdamW(lr=2e-3, betas=(0.9, 0.95)),
+    schedule=Cosine(warmup_fraction=0.03, final_fraction=0.05),
+    batch_size=2_048,
+    num_steps=1_500,
+    max_positions=400,
+    encoded_passes=2,
+    seed=46,
+)
+
+POCKET_TEXT_EXPERTS = Recipe(
+    name="pocket-text-experts",
+    paper="section 3.3, stage 2.2; algorithm 1, step 3",
+    starts_from=("pocket-audio-experts",),
+    routing=Routing(text="text", audio="text"),
+    trains=("backbone.*.experts.text.*",),
+    mixture=(Source(manifest="text_train", task="text_to_text"),),
+    evaluation=(Source(manifest="text_eval", task="text_to_text"),),
+    objective=Supervised(text_weight=1 / 8, codec_weight=1 / 8, balance_weight=0.0005),
+    optim=AdamW(lr=5e-4, betas=(0.9, 0.95)),
+    schedule=Cosine(warmup_fraction=0.05, final_fraction=0.05),
+    batch_size=2_048,
+    num_steps=300,
+    max_positions=400,
+    encoded_passes=2,
+    seed=47,
+)
+
+POCKET_JOINT = Recipe(
+    name="pocket-joint",
+    paper="section 3.3, stage 3; algorithm 1, step 4",
+    starts_from=("pocket-text-experts",),
+    routing=Routing(text="all", audio="all"),
+    # unlike the paper's stage 3 the adapter goes on learning: stage 1 of so small a model leaves it raw
+    trains=("adapter.*", "backbone.*", "embedding.*", "heads.codec.*"),
+    mixture=(
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.28),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.22),
+        Source(manifest="speech_train", task="text_to_speech", weight=0.08),
+        Source(manifest="aloud", task="read_aloud", weight=0.12),
+        Source(manifest="reading", task="asr", weight=0.08),
+        Source(manifest="questions", task="asr", weight=0.06),
+        Source(manifest="text_train", task="text_to_text", weight=0.16),
+    ),
+    evaluation=(Source(manifest="text_eval", task="text_to_text"),),
+    objective=Supervised(text_weight=1 / 8, codec_weight=1 / 8, balance_weight=0.0005),
+    optim=AdamW(lr=1.5e-3, betas=(0.9, 0.95), weight_decay=0.02),
+    schedule=Cosine(warmup_fraction=0.03, final_fraction=0.02),
+    batch_size=2_048,
+    num_steps=6_000,
+    max_positions=400,
+    encoded_passes=2,
+    average=0.998,
+    seed=48,
+)
+
+POCKET_PIPELINE = (
+    POCKET_CODEC,
+    POCKET_TEXT,
+    POCKET_ENCODER_START,
+    POCKET_ENCODER_ROOMS,
+    POCKET_ENCODER,
+    POCKET_ALIGN,
+    POCKET_AUDIO_EXPERTS,
+    POCKET_TEXT_EXPERTS,
+    POCKET_JOINT,
+)

@@ -1,0 +1,146 @@
+"""A stage from a recipe to its result: open, freeze, train, save; begun again, it goes on where it was."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from deeptalk.errors import ConfigError
+from deeptalk.training.checkpoint import checkpoints, read_progress, write_folder
+from deeptalk.training.codec import CodecTraining
+from deeptalk.training.ctc import Ctc
+from deeptalk.training.evaluate import evaluate
+from deeptalk.training.loop import StepReport, build_accelerator, train
+from deeptalk.training.metrics import MetricsWriter
+from deeptalk.training.recipe import Recipe
+from deeptalk.training.stage import Places, Stage
+from deeptalk.training.stage_codec import CodecStage
+from deeptalk.training.stage_dialogue import DialogueStage
+from deeptalk.training.stage_encoder import EncoderStage
+from deeptalk.training.stage_text import TextStage
+from deeptalk.training.supervised import Supervised
+from deeptalk.training.text import TextLm
+from deeptalk.training.trainable import freeze_all_but
+
+RECIPE = "recipe.json"
+METRICS = "metrics.jsonl"
+
+_STAGES: dict[type, Callable[[Recipe, Places], Stage]] = {
+    CodecTraining: CodecStage,
+    Ctc: EncoderStage,
+    TextLm: TextStage,
+    Supervised: DialogueStage,
+}
+
+
+def open_stage(recipe: Recipe, places: Places) -> Stage:
+    """The model, data and objective of a recipe; random weights come from the recipe's seed alone."""
+    kind = type(recipe.objective)
+    if kind not in _STAGES:
+        raise ConfigError(f"no stage runs the objective {kind.__name__}.")
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        return _STAGES[kind](recipe, places)
+
+
+def run_stage(
+    recipe: Recipe,
+    *,
+    root: Path,
+    data: Path | None = None,
+    resume: bool = True,
+    accelerator: Accelerator | None = None,
+) -> Iterator[StepReport]:
+    """Train a recipe and leave its result in `root/NAME/model`, checkpoints and metrics in `root/NAME/run`.
+
+    `data` is `root/data` unless given. With `resume` a run that was interrupted goes on, and one that is
+    finished yields nothing.
+
+    Raises:
+        ConfigError: the recipe fits neither its data nor the stages it starts from.
+        CheckpointError: an earlier stage is missing, or the folder holds another recipe's run.
+    """
+    places = Places(root=root, data=data if data is not None else root / "data")
+    if resume and is_finished(recipe, places):
+        return
+    asked, accelerator = recipe, accelerator or build_accelerator()
+    stage = open_stage(recipe, places)
+    freeze_all_but(stage.model, recipe.trains)
+    batches = stage.batches(rank=accelerator.process_index, world_size=accelerator.num_processes)
+    if recipe.num_steps is None:
+        num_batches = batches.num_batches_per_epoch() * (recipe.epochs or 1)
+        recipe = dataclasses.replace(recipe, num_steps=max(1, num_batches // recipe.accumulate), epochs=None)
+    folder = places.run(recipe.name)
+    note = provenance(recipe, places) | {"asked_hash": asked.hash}
+    last = checkpoints(folder)[-1:] if resume else []
+    metrics = MetricsWriter(folder / METRICS, resume_step=read_progress(last[0]).step if last else 0)
+    held_out = stage.held_out()
+    for report in train(
+        stage.model,
+        recipe=recipe,
+        batches=batches,
+        objective=stage.objective,
+        folder=folder,
+        resume=resume,
+        evaluate=(lambda task: evaluate(task, held_out)) if held_out else None,
+        accelerator=accelerator,
+    ):
+        if accelerator.is_main_process:
+            metrics.write(dataclasses.asdict(report))
+        yield report
+        if report.is_interrupted:
+            return
+    if accelerator.is_main_process:
+        _save(stage, places.result(recipe.name), note)
+    accelerator.wait_for_everyone()
+
+
+def is_finished(recipe: Recipe, places: Places) -> bool:
+    """Whether this very recipe has left its result.
+
+    Raises:
+        ConfigError: another recipe of the same name has.
+    """
+    note = places.result(recipe.name) / RECIPE
+    if not note.is_file():
+        return False
+    found = json.loads(note.read_text())["asked_hash"]
+    if found != recipe.hash:
+        raise ConfigError(
+            f"{note.parent} was made by another recipe {recipe.name!r} (hash {found}, this one "
+            f"{recipe.hash}); remove the folder, or train without resuming."
+        )
+    return True
+
+
+def provenance(recipe: Recipe, places: Places) -> dict[str, Any]:
+    """Where weights come from: the whole recipe, and hashes of its manifests and of the stages before."""
+    manifests = {
+        source.manifest: _digest(places.data / f"{source.manifest.removesuffix('.jsonl')}.jsonl")
+        for source in (*recipe.mixture, *recipe.evaluation)
+    }
+    before = {name: _digest(places.result(name) / RECIPE) for name in recipe.starts_from}
+    return {
+        "recipe": recipe.to_dict(),
+        "recipe_hash": recipe.hash,
+        "manifests": manifests,
+        "starts_from": before,
+        "torch": torch.__version__,
+    }
+
+
+def _save(stage: Stage, folder: Path, note: dict[str, Any]) -> None:
+    def write(unfinished: Path) -> None:
+        stage.save(unfinished, note)
+        (unfinished / RECIPE).write_text(json.dumps(note, indent=1))
+
+    write_folder(folder, write)
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None

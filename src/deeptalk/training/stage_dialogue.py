@@ -1,0 +1,203 @@
+"""Stages 1 to 3: the speech-dialogue model, put together once and handed from stage to stage."""
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+from deeptalk.backbone import open_backbone
+from deeptalk.codec import Codec, load_codec
+from deeptalk.data.augment import Augmentation
+from deeptalk.data.dataset import DialogueBatches, load_source
+from deeptalk.data.encoded import encode_answers, encode_questions
+from deeptalk.data.library import AnswerLibrary, ClipLibrary, EncodedReader, MelReader, SpeechReader
+from deeptalk.data.tasks import TaskContext
+from deeptalk.errors import ConfigError
+from deeptalk.experts import (
+    ExpertPartition,
+    partition_by_load,
+    profile_load,
+    random_partition,
+    read_partition,
+    router_mask,
+    write_load,
+    write_partition,
+)
+from deeptalk.model.config import DeepTalkConfig
+from deeptalk.model.deeptalk import DeepTalk
+from deeptalk.model.folder import TOKENIZER
+from deeptalk.model.weights import load, load_encoder, save
+from deeptalk.streams.text import TextTokenizer
+from deeptalk.training.objective import Objective
+from deeptalk.training.parts import DialoguePart
+from deeptalk.training.recipe import AtRandom, ByLoad, Recipe, Source
+from deeptalk.training.stage import Places
+from deeptalk.training.stage_text import read_layout
+from deeptalk.training.supervised import Supervised
+
+CODEC = "codec"
+HEARD = ("questions", "reading")
+SPOKEN = ("answers", "aloud")
+
+
+class DialogueStage:
+    """One of the stages of the paper: align, audio experts, text experts, joint."""
+
+    def __init__(self, recipe: Recipe, places: Places) -> None:
+        self.recipe, self.places = recipe, places
+        if isinstance(recipe.model, DialoguePart):
+            self.model, self.tokenizer_path, self.codec_folder = _assemble(recipe, recipe.model, places)
+        elif len(recipe.starts_from) == 1:
+            folder = places.need(recipe.starts_from[0])
+            self.model, self.tokenizer_path = load(folder), folder / TOKENIZER
+            self.codec_folder = folder / CODEC
+        else:
+            raise ConfigError(
+                f"recipe {recipe.name!r} must start from one earlier stage, or have a DialoguePart as model."
+            )
+        prepare_caches(recipe, places, model=self.model, codec_folder=self.codec_folder)
+        self.context = self._context()
+        if recipe.partition is not None:
+            self.model.split(self._partition(recipe.partition).is_audio)
+        elif self.model.config.audio_experts is not None:
+            self.model.split()
+        self.objective = self._bound_objective()
+
+    def batches(self, *, rank: int, world_size: int) -> DialogueBatches:
+        """Batches of dialogues."""
+        return self._stream(self.recipe.mixture, rank=rank, world_size=world_size)
+
+    def held_out(self) -> Sequence[Any]:
+        """The first batches of the evaluation sources."""
+        sources = self.recipe.evaluation
+        return list(islice(self._stream(sources), self.recipe.eval_batches)) if sources else []
+
+    def save(self, folder: Path, provenance: Mapping[str, Any]) -> None:
+        """A folder of the model with tokenizer and codec, as `deeptalk.load` opens it."""
+        save(self.model, folder, tokenizer_path=self.tokenizer_path, provenance=provenance)
+        (folder / CODEC).mkdir()
+        for path in (self.codec_folder / "config.json", *self.codec_folder.glob("*.safetensors")):
+            shutil.copyfile(path, folder / CODEC / path.name)
+
+    def _context(self) -> TaskContext:
+        data, model = self.places.data, self.model
+        reader: SpeechReader
+        if self.recipe.encoded_passes:
+            reader = EncodedReader([data / "encoded" / part for part in HEARD])
+        else:
+            reader = MelReader(model.mel, augmentation=Augmentation())
+        return TaskContext(
+            tokenizer=model.tokenizer or TextTokenizer(self.tokenizer_path),
+            layout=model.layout,
+            clips=ClipLibrary([data / f"{part}.jsonl" for part in HEARD]),
+            answers=AnswerLibrary(data / "codes" / f"{part}.npy" for part in SPOKEN),
+            reader=reader,
+            stride=model.config.adapter.stride,
+            max_positions=self.recipe.max_positions,
+        )
+
+    def _stream(self, sources: Iterable[Source], *, rank: int = 0, world_size: int = 1) -> DialogueBatches:
+        return DialogueBatches(
+            [load_source(source, self.places.data, self.context) for source in sources],
+            self.context,
+            batch_size=self.recipe.batch_size,
+            seed=self.recipe.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def _partition(self, how: ByLoad | AtRandom) -> ExpertPartition:
+        """Algorithm 1, step 1; once found it is read again, so that a resumed run has the same experts."""
+        path = self.places.run(self.recipe.name) / "partition.json"
+        if path.is_file():
+            return read_partition(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        note = {"recipe": self.recipe.name, "starts_from": list(self.recipe.starts_from)}
+        measured = None
+        if isinstance(how, AtRandom):
+            partition = self._random_partition(how)
+        else:
+            sets = (islice(self._stream(sources), how.num_batches) for sources in (how.audio, how.text))
+            measured = profile_load(self.model, *sets)
+            write_load(path.with_name("load.json"), measured, provenance=note)
+            partition = partition_by_load(
+                measured,
+                num_audio_experts=how.num_audio_experts,
+                normalisation=how.normalisation,
+                positions=how.positions,
+            )
+        options = self.recipe.to_dict()["partition"]
+        write_partition(path, partition, options=options, provenance=note, load=measured)
+        return partition
+
+    def _random_partition(self, how: AtRandom) -> ExpertPartition:
+        shape = self.model.backbone.layers
+        return random_partition(
+            how.seed,
+            num_layers=shape.num_moe_layers,
+            num_experts=shape.num_experts,
+            num_audio_experts=how.num_audio_experts,
+            experts_per_token=shape.experts_per_token,
+        )
+
+    def _bound_objective(self) -> Objective:
+        routing = self.recipe.routing
+        if routing is None or routing.is_free:
+            return self.recipe.objective
+        partition = ExpertPartition(
+            is_audio=self.model.is_audio(), experts_per_token=self.model.backbone.layers.experts_per_token
+        )
+        objective = cast(Supervised, self.recipe.objective)
+        return replace(objective, router_mask=router_mask(partition, routing))
+
+
+def prepare_caches(recipe: Recipe, places: Places, *, model: DeepTalk, codec_folder: Path) -> None:
+    """Make what is missing: codes of all recorded answers, and with `encoded_passes` the encoder's output."""
+    files = [codec_folder / "config.json", *sorted(codec_folder.glob("*.safetensors"))]
+    mark = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    note = places.data / "codes" / "codec.sha256"
+    if not note.is_file() or note.read_text() != mark:
+        encode_answers(places.data, load_codec(codec_folder), parts=SPOKEN)
+        note.write_text(mark)
+    if recipe.encoded_passes:
+        encode_questions(
+            places.data, model.encoder, spec=model.mel, passes=recipe.encoded_passes, parts=HEARD
+        )
+
+
+def _assemble(recipe: Recipe, part: DialoguePart, places: Places) -> tuple[DeepTalk, Path, Path]:
+    """The model of stage 1 from a pretrained encoder, backbone and codec, in this order."""
+    if len(recipe.starts_from) != 3:
+        raise ConfigError(
+            f"recipe {recipe.name!r} puts a model together: starts_from must name the recipes of encoder, "
+            f"text model and codec, got {recipe.starts_from}."
+        )
+    encoder_folder, text_folder, codec_folder = (places.need(name) for name in recipe.starts_from)
+    encoder, backbone = load_encoder(encoder_folder), open_backbone(text_folder)
+    _check_layout(recipe, part, text_folder, load_codec(codec_folder))
+    config = DeepTalkConfig(
+        encoder=encoder.settings,
+        adapter=part.adapter,
+        backbone=backbone.model.config.to_diff_dict() | {"model_type": backbone.model.config.model_type},
+        layout=part.layout,
+        mel=part.mel,
+        fusion=part.fusion,
+    )
+    tokenizer = TextTokenizer(text_folder / TOKENIZER)
+    model = DeepTalk(config, encoder=encoder, backbone=backbone, tokenizer=tokenizer)
+    return model, text_folder / TOKENIZER, codec_folder
+
+
+def _check_layout(recipe: Recipe, part: DialoguePart, text_folder: Path, codec: Codec) -> None:
+    if read_layout(text_folder) != part.layout:
+        raise ConfigError(f"recipe {recipe.name!r} and {text_folder} have different stream layouts.")
+    given = (codec.num_codebooks, codec.codebook_size)
+    wanted = (part.layout.num_codebooks, part.layout.codebook_size)
+    if given != wanted:
+        raise ConfigError(
+            f"recipe {recipe.name!r} lays out {wanted[0]} codebooks of {wanted[1]} codes, "
+            f"the codec has {given[0]} of {given[1]}."
+        )

@@ -1,0 +1,81 @@
+"""Stages 1 to 3: eight streams of a dialogue, each learning its next token."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from deeptalk.backbone import BackboneOutput, RouterMask, sequence_balance_loss
+from deeptalk.experts import groups_of
+from deeptalk.model.deeptalk import DeepTalk
+from deeptalk.streams.batch import Batch
+from deeptalk.streams.layout import IGNORE, TEXT
+from deeptalk.training.loss import Reduction, exact_rows, reduce_streams, stream_counts, stream_sums
+from deeptalk.training.objective import Measure, Term
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Supervised:
+    """Cross-entropy of text and of each codebook, and the balance loss of the backbone.
+
+    `router_mask` is no setting: the run fills it in from partition and routing.
+    """
+
+    num_codebooks: int = 7
+    text_weight: float = 1 / 8
+    codec_weight: float = 1 / 8
+    balance_weight: float = 0.0
+    reduction: Reduction = "head_mean"
+    router_mask: RouterMask | None = field(
+        default=None, repr=False, compare=False, metadata={"setting": False}
+    )
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """Text, the codebooks, balance."""
+        codec = (Term(name=f"codec_{i}", weight=self.codec_weight) for i in range(self.num_codebooks))
+        return (
+            Term(name="text", weight=self.text_weight),
+            *codec,
+            Term(name="balance", weight=self.balance_weight),
+        )
+
+    def num_positions(self, batch: Batch) -> int:
+        """Positions that are no padding."""
+        return int(batch.mask.sum())
+
+    def counts(self, batch: Batch) -> Tensor:
+        """Supervised tokens of each stream, sequences."""
+        streams = stream_counts(batch.labels)
+        return torch.cat([streams, streams.new_tensor([len(batch.mask) if self.balance_weight else 0])])
+
+    def sums(self, model: DeepTalk, batch: Batch, *, generator: torch.Generator) -> Tensor:
+        """Summed cross-entropies, and the balance loss once for each sequence."""
+        output = self._run(model, batch, collect=self.balance_weight > 0)
+        sums = stream_sums(output.hidden, (model.backbone.lm_head, *model.heads.codec), batch.labels)
+        balance = sums.new_zeros(())
+        if output.router is not None:
+            balance = sequence_balance_loss(output.router, batch.mask) * len(batch.mask)
+        return torch.cat([sums, balance[None]])
+
+    def total(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """The streams by `reduction`, plus the weighted mean of the balance loss."""
+        streams = reduce_streams(self.terms[:-1], sums[:-1], counts[:-1], reduction=self.reduction)
+        return streams + self.balance_weight * sums[-1] / counts[-1].clamp(min=1)
+
+    def measures(self, model: DeepTalk, batch: Batch) -> Mapping[str, Measure]:
+        """Rows with an exact text, and codes of the first codebook that are the likeliest."""
+        hidden = self._run(model, batch, collect=False).hidden
+        figures = {"exact_text": exact_rows(model.backbone.lm_head, hidden, batch.labels[:, TEXT])}
+        chosen = batch.labels[:, 1] != IGNORE
+        if chosen.any():
+            right = model.heads.codec[0](hidden[chosen]).argmax(-1) == batch.labels[:, 1][chosen]
+            figures["code_accuracy"] = Measure(total=float(right.sum()), count=float(chosen.sum()))
+        return figures
+
+    def _run(self, model: DeepTalk, batch: Batch, *, collect: bool) -> BackboneOutput:
+        if self.router_mask is None:
+            return model.hidden(batch, collect=collect)
+        groups = groups_of(batch.kind, batch.row)
+        return model.hidden(batch, router_mask=self.router_mask, groups=groups, collect=collect)

@@ -1,0 +1,130 @@
+"""The pocket pipeline with tiny models, every stage for two steps, from text and sound to a whole model."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from deeptalk.codec import PocketCodec, load_codec
+from deeptalk.errors import CheckpointError, ConfigError
+from deeptalk.model.encoder import SpeechEncoder
+from deeptalk.model.weights import load, save_encoder
+from deeptalk.recipes import RECIPES
+from deeptalk.training.metrics import read_metrics
+from deeptalk.training.override import override
+from deeptalk.training.recipe import AtRandom, Recipe
+from deeptalk.training.run import run_stage
+
+STAGES = ("pocket-align", "pocket-audio-experts", "pocket-text-experts", "pocket-joint")
+Complete = Callable[[Recipe], Path]
+
+
+def tiny(name: str) -> Recipe:
+    return dataclasses.replace(RECIPES[name].tiny(), precision="fp32")
+
+
+def dialogue(name: str) -> Recipe:
+    recipe = dataclasses.replace(tiny(name), average=None, encoded_passes=1)
+    if recipe.partition is not None:
+        partition = dataclasses.replace(recipe.partition, num_audio_experts=3, num_batches=2)
+        recipe = dataclasses.replace(recipe, partition=partition)
+    return recipe
+
+
+def pretrain(complete: Complete, root: Path) -> None:
+    """A language model by its recipe, and a random encoder in place of a trained one."""
+    complete(tiny("pocket-text"))
+    encoder = SpeechEncoder(RECIPES["pocket-encoder"].model.tiny().encoder)
+    save_encoder(encoder, root / "pocket-encoder" / "model", provenance={})
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def moved(before: Path, after: Path) -> set[str]:
+    old, new = tensors(before), tensors(after)
+    assert old.keys() == new.keys()
+    return {name for name in old if not torch.equal(old[name], new[name])}
+
+
+def test_from_nothing_to_a_model_that_loads(complete: Complete, root: Path):
+    pretrain(complete, root)
+    results = [complete(dialogue(name)) for name in STAGES]
+    align, audio, text, joint = results
+
+    assert {name.split(".")[0] for name in moved(align, audio)} <= {"backbone", "embedding", "heads"}
+    for before, after, bank in ((align, audio, "audio"), (audio, text, "text")):
+        table = load(after).is_audio()
+        for name in moved(before, after) & {n for n in tensors(after) if n.startswith("backbone")}:
+            assert ".mlp.experts." in name
+            layer = int(name.split("layers.")[1].split(".")[0]) - 1  # the first layer is dense
+            changed = (tensors(before)[name] != tensors(after)[name]).flatten(1).any(1)
+            assert not (changed & (~table[layer] if bank == "audio" else table[layer])).any()
+            assert changed.any()
+    assert not any(name.startswith(("encoder", "adapter", "embedding")) for name in moved(audio, text))
+    assert any("self_attn" in name for name in moved(text, joint))
+    assert not any(name.startswith("encoder") for name in moved(text, joint))
+
+    model = load(joint)
+    assert model.config.audio_experts is not None
+    assert load_codec(joint / "codec").codebook_size == model.layout.codebook_size
+    assert json.loads((joint / "recipe.json").read_text())["starts_from"]["pocket-text-experts"] is not None
+    assert json.loads((root / "pocket-audio-experts" / "run" / "partition.json").read_text())["load"]
+    steps = read_metrics(root / "pocket-joint" / "run" / "metrics.jsonl")
+    assert [line["step"] for line in steps] == [1, 2]
+    assert "exact_text" in steps[-1]["evaluation"]
+
+
+def test_a_finished_recipe_yields_nothing_and_another_of_its_name_is_refused(
+    complete: Complete, root: Path, data: Path
+):
+    recipe = tiny("pocket-text")
+    complete(recipe)
+    assert list(run_stage(recipe, root=root, data=data)) == []
+    with pytest.raises(ConfigError, match="another recipe"):
+        list(run_stage(override(recipe, "seed=1"), root=root, data=data))
+
+
+def test_an_interrupted_stage_ends_as_if_it_had_not_been(root: Path, data: Path, tmp_path: Path):
+    recipe = dataclasses.replace(tiny("pocket-text"), num_steps=4, average=0.9)
+    torch.manual_seed(1)
+    list(run_stage(recipe, root=tmp_path / "straight", data=data))
+    torch.manual_seed(1)
+    first = run_stage(recipe, root=root, data=data)
+    next(first)
+    next(first)
+    first.close()
+    torch.manual_seed(5)
+    assert [report.step for report in run_stage(recipe, root=root, data=data)] == [3, 4]
+    assert not moved(tmp_path / "straight" / recipe.name / "model", root / recipe.name / "model")
+
+
+def test_a_stage_asks_for_the_one_before(root: Path, data: Path):
+    with pytest.raises(CheckpointError, match="train the recipe 'pocket-align' first"):
+        list(run_stage(dialogue("pocket-audio-experts"), root=root, data=data))
+
+
+def test_experts_by_lot_stay_the_same_when_resumed(complete: Complete, root: Path, data: Path):
+    pretrain(complete, root)
+    complete(dialogue("pocket-align"))
+    recipe = dataclasses.replace(
+        dialogue("pocket-audio-experts"), partition=AtRandom(num_audio_experts=3, seed=4)
+    )
+    stopped = run_stage(recipe, root=root, data=data)
+    next(stopped)
+    stopped.close()
+    before = (root / recipe.name / "run" / "partition.json").read_bytes()
+    list(run_stage(recipe, root=root, data=data))
+    assert (root / recipe.name / "run" / "partition.json").read_bytes() == before
+
+
+def test_the_codec_trains_and_opens(complete: Complete, tmp_path: Path):
+    recipe = override(tiny("pocket-codec"), "max_positions=4", "batch_size=20000")
+    codec = load_codec(complete(dataclasses.replace(recipe, name="other-codec")))
+    assert isinstance(codec, PocketCodec)
+    assert codec.encode(torch.zeros(1, 4 * codec.samples_per_frame)).shape[1] == 7
