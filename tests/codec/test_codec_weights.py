@@ -20,6 +20,9 @@ def write(folder, config):
 def test_a_saved_codec_is_the_same_codec(name, request, tmp_path):
     codec = request.getfixturevalue(name)
     save_codec(codec, tmp_path / "codec")
+    files = {path.name: path.stat().st_mode for path in (tmp_path / "codec").iterdir()}
+    assert set(files) == {"config.json", "model.safetensors"}
+    assert len(set(files.values())) == 1  # the weights are as readable as any new file
     back = load_codec(tmp_path / "codec")
     assert type(back) is type(codec)
     assert back.config == codec.config

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from deeptalk.codec.base import Codec
 from deeptalk.codec.fake import SineCodec
@@ -32,9 +32,9 @@ def save_codec(codec: Codec, folder: str | Path, *, dtype: torch.dtype | None = 
             name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
             for name, tensor in tensors.items()
         }
-        save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+        _replace(folder / "model.safetensors", save(stored, metadata={"format": "pt"}))
     text = json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    _replace(folder / "config.json", (text + "\n").encode())
 
 
 def load_codec(folder: str | Path) -> Codec:
@@ -62,6 +62,13 @@ def load_codec(folder: str | Path) -> Codec:
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{folder}/config.json: {error}") from error
     raise CheckpointError(f"{folder}/config.json: codec must be pocket, snac or sine, got {kind!r}.")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, readable as the user's other files are."""
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
 
 
 def _described(codec: Codec) -> tuple[dict[str, Any], dict[str, Tensor]]:
