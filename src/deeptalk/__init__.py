@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from deeptalk.decoding import Conversation, load
     from deeptalk.model import DeepTalk
     from deeptalk.recipes import PIPELINE
-    from deeptalk.training import Recipe
+    from deeptalk.training.recipe import Recipe
 
 __all__ = ["PIPELINE", "Conversation", "DeepTalk", "DeepTalkError", "Recipe", "load"]
 
@@ -21,7 +21,7 @@ _ROOMS = {
     "Conversation": "deeptalk.decoding",
     "DeepTalk": "deeptalk.model",
     "PIPELINE": "deeptalk.recipes",
-    "Recipe": "deeptalk.training",
+    "Recipe": "deeptalk.training.recipe",
     "load": "deeptalk.decoding",
 }
 

@@ -13,7 +13,10 @@ from deeptalk.errors import ConfigError
 
 runner = CliRunner()
 
-VERBS = ["talk", "transcribe", "say"]
+VERBS = [
+    *("talk", "transcribe", "say", "profile", "partition"),
+    *("train", "prepare", "eval", "doctor", "reproduce"),
+]
 
 
 def test_help_lists_every_verb():

@@ -6,8 +6,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from deeptalk.cli.doctor import doctor
+from deeptalk.cli.evaluate import evaluate
+from deeptalk.cli.partition import partition
+from deeptalk.cli.prepare import prepare
+from deeptalk.cli.profile import profile
+from deeptalk.cli.reproduce import reproduce
 from deeptalk.cli.say import say
 from deeptalk.cli.talk import talk
+from deeptalk.cli.train import train
 from deeptalk.cli.transcribe import transcribe
 from deeptalk.errors import DeepTalkError
 
@@ -36,8 +43,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (talk, transcribe, say):
+for verb in (talk, transcribe, say, prepare, train, profile, partition, doctor, reproduce):
     app.command()(verb)
+app.command("eval")(evaluate)
 
 
 @app.callback(invoke_without_command=True)

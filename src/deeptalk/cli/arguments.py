@@ -19,3 +19,10 @@ Voice = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same answer.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line instead of text for people.")]
+Root = Annotated[Path, typer.Option("--root", metavar="DIR", help="Folder with a folder for each recipe.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", metavar="DIR", help="Folder of the data; ROOT/data unless given.", show_default=False
+    ),
+]

@@ -25,7 +25,7 @@ def prepare(
     tiny: Annotated[bool, typer.Option("--tiny", help="A few clips of each kind, for a trial.")] = False,
     json: Json = False,
 ) -> None:
-    """Write the texts of the pocket domain and have them spoken by flite and espeak-ng.
+    """Write the training data and have them spoken by flite and espeak-ng.
 
     An interrupted run goes on where it was. Only training needs these data; talking and testing don't.
     """
@@ -33,7 +33,7 @@ def prepare(
     from deeptalk.cli.progress import bars
     from deeptalk.data.pocket import SpeechSizes, prepare_speech, prepare_text
 
-    if not (out / "lexicon.json").is_file():
+    if not (out / "durations.json").is_file():
         print_counts("text", prepare_text(out, seed=seed, workers=workers), is_json=json)
     sizes = SpeechSizes().tiny() if tiny else SpeechSizes()
     with bars() as show:

@@ -4,19 +4,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A function that takes what is being done, how much is done and of how much; one bar per name."""
+def bars() -> Iterator[Callable[..., None]]:
+    """A function of what is being done, how much is done, of how much, and a note; one bar per name."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as progress:
-        tasks: dict[str, int] = {}
+    progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
+    tasks: dict[str, TaskID] = {}
 
-        def show(name: str, done: int, total: int, note: str = "") -> None:
-            if name not in tasks:
-                tasks[name] = progress.add_task(name, total=total, note=note)
-            progress.update(tasks[name], completed=done, total=total, note=note)
+    def show(name: str, done: int, total: int, note: str = "") -> None:
+        progress.start()
+        if name not in tasks:
+            tasks[name] = progress.add_task(name, total=total, note=note)
+        progress.update(tasks[name], completed=done, total=total, note=note)
 
+    try:
         yield show
+    finally:
+        if tasks:
+            progress.stop()

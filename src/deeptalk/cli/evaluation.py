@@ -1,0 +1,114 @@
+"""Running the pocket evaluation: the model's figures, its text backbone's, and the judge's own floor."""
+
+import dataclasses
+import json
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+from deeptalk.backbone import open_backbone
+from deeptalk.cli.opening import open_model
+from deeptalk.cli.progress import bars
+from deeptalk.data.domain.refusals import REFUSAL
+from deeptalk.decoding import DecodingEngine, LoadedModel
+from deeptalk.errors import ConfigError, DataError
+from deeptalk.evaluation.metrics import Score
+from deeptalk.evaluation.pocket import Judges, PocketEvaluation, PocketReport, judge_floor, open_judges
+from deeptalk.evaluation.questions import EvalSet
+from deeptalk.model import DeepTalk
+from deeptalk.model.weights import model_folder
+
+BACKBONE_FIGURE = "text_backbone.json"
+"""Beside a model's weights: what its text backbone scored before any speech."""
+
+
+def evaluate_pocket(
+    *,
+    model: str = "pocket",
+    questions: Path | None = None,
+    fsdd: Path | None = None,
+    backbone: Path | None = None,
+    voice: str = "slt",
+    limit: int | None = None,
+    has_judge: bool = True,
+    out: Path | None = None,
+) -> PocketReport:
+    """All figures of a model; with ``backbone`` its figure is measured and noted beside the weights."""
+    loaded = open_model(model)
+    if voice not in loaded.voices:
+        raise ConfigError(f"No voice is called {voice!r}; this model has: {', '.join(loaded.voices)}.")
+    asked = EvalSet(questions or Path(str(files("deeptalk"))) / "assets" / "eval")
+    judges = open_judges(asked.folder) if has_judge else None
+    with bars() as show:
+        run = PocketEvaluation(loaded, asked, voice=voice, limit=limit)
+        report = run.run(
+            judges=judges,
+            fsdd=fsdd,
+            refusal=REFUSAL,
+            progress=lambda name, done, total: show("questions", done, total, name),
+        )
+    if backbone is not None:
+        _note_backbone(
+            loaded, asked, backbone, model_folder(model) / BACKBONE_FIGURE, voice=voice, limit=limit
+        )
+    _add_drop(report, model_folder(model) / BACKBONE_FIGURE)
+    _add_floor(report, judges, asked, voice=voice, limit=limit)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        items = [dataclasses.asdict(item) for item in report.items]
+        out.write_text(json.dumps(report.to_dict() | {"items": items}, indent=1, ensure_ascii=False) + "\n")
+    return report
+
+
+def text_backbone(loaded: LoadedModel, folder: Path) -> LoadedModel:
+    """The model with another backbone; in text, where all other streams are zero, it is that backbone."""
+    ours = loaded.model
+    config = dataclasses.replace(ours.config, fusion="sum")
+    other = DeepTalk(config, encoder=ours.encoder, backbone=open_backbone(folder), tokenizer=ours.tokenizer)
+    return LoadedModel(engine=DecodingEngine(other), codec=loaded.codec)
+
+
+def _note_backbone(
+    loaded: LoadedModel, asked: EvalSet, backbone: Path, path: Path, *, voice: str, limit: int | None
+) -> None:
+    run = PocketEvaluation(text_backbone(loaded, backbone), asked, voice=voice, limit=limit)
+    run.text_to_text()
+    scores = {score.name: score.value for score in run.report.scores}
+    path.write_text(json.dumps({"scores": scores, "limit": limit}, indent=1) + "\n")
+
+
+def _add_drop(report: PocketReport, path: Path) -> None:
+    """Points that the model lost against its text backbone, if that was ever measured."""
+    name = "text_to_text/mean"
+    ours = next(score for score in report.scores if score.name == name)
+    if not path.is_file():
+        report.not_run.append("text_to_text/drop (no --backbone DIR)")
+        return
+    theirs = json.loads(path.read_text())["scores"][name]
+    drop = theirs - ours.value
+    report.scores.append(
+        Score(
+            name="text_to_text/drop",
+            value=drop,
+            unit="points",
+            count=ours.count,
+            total=ours.total,
+            low=drop,
+            high=drop,
+        )
+    )
+
+
+def _add_floor(
+    report: PocketReport, judges: Judges | None, asked: EvalSet, *, voice: str, limit: int | None
+) -> None:
+    """How well the judge understands the synthesiser itself."""
+    if judges is None:
+        return
+    if shutil.which("flite") is None:
+        report.not_run.append("judge_floor (no flite)")
+        return
+    try:
+        report.scores += judge_floor(judges, asked, voice=voice, limit=limit)
+    except DataError as error:
+        report.not_run.append(f"judge_floor ({error})")

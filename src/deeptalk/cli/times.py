@@ -1,0 +1,33 @@
+"""How long the stages of a long run took, added up over its interruptions."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Times:
+    """Seconds by name in a JSON file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+
+    @property
+    def total_hours(self) -> float:
+        """All of them together."""
+        return sum(self.seconds.values()) / 3600
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Add the time of what happens inside, even if it is interrupted."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            partial = self.path.with_suffix(".part")
+            partial.write_text(json.dumps(self.seconds, indent=1) + "\n")
+            partial.replace(self.path)

@@ -1,0 +1,61 @@
+"""``deeptalk train``: one stage of training from its recipe."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deeptalk.cli.arguments import Data, Json, Root
+from deeptalk.errors import ConfigError
+
+if TYPE_CHECKING:
+    from deeptalk.training.recipe import Recipe
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe.", show_default=False)],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="a.b=c", help="Change a value of the recipe; repeatable."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="A random model of tiny size and two steps.")] = False,
+    root: Root = Path("build/pocket"),
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Train one stage from its recipe.
+
+    The result lands in ROOT/RECIPE/model, checkpoints and metrics in ROOT/RECIPE/run. Ctrl-C saves and ends;
+    --resume goes on from there, bit for bit.
+    """
+    chosen = _find(recipe)
+    from deeptalk.cli.output import console, print_json
+    from deeptalk.cli.training import train_stage
+    from deeptalk.training.override import override
+
+    chosen = override(chosen.tiny() if tiny else chosen, *(settings or []))
+    last = train_stage(chosen, root=root, data=data or root / "data", resume=resume)
+    is_interrupted = last is not None and last.is_interrupted
+    result = root / chosen.name / ("run" if is_interrupted else "model")
+    if json:
+        values = (
+            {"recipe": chosen.name, "step": last.step, "loss": last.loss} if last else {"recipe": chosen.name}
+        )
+        print_json({**values, "is_interrupted": is_interrupted, "folder": str(result)})
+    else:
+        console().print(f"{'interrupted; --resume goes on from' if is_interrupted else 'done:'} {result}")
+    if is_interrupted:
+        raise typer.Exit(130)
+
+
+def _find(name: str) -> "Recipe":
+    from difflib import get_close_matches
+
+    from deeptalk.recipes import RECIPES
+
+    if name not in RECIPES:
+        near = get_close_matches(name, RECIPES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"there is no recipe {name!r}; {hint}Recipes are {', '.join(RECIPES)}.")
+    return RECIPES[name]

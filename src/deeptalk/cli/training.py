@@ -1,0 +1,26 @@
+"""A stage while it trains: one bar, losses beside it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from deeptalk.cli.progress import bars
+from deeptalk.training.loop import StepReport
+from deeptalk.training.recipe import Recipe
+from deeptalk.training.run import run_stage
+
+
+def train_stage(recipe: Recipe, *, root: Path, data: Path, resume: bool) -> StepReport | None:
+    """Run a recipe to its end or its interruption; the last report, None where it was finished before."""
+    last, held_out = None, ""
+    with bars() as show:
+        for report in run_stage(recipe, root=root, data=data, resume=resume):
+            held_out = f" · held out {_figures(report.evaluation)}" if report.evaluation else held_out
+            skipped = f" · {report.skipped} skipped" if report.skipped else ""
+            note = f"loss {report.loss:.3f}  {_figures(report.losses)}{held_out}{skipped}"
+            show(recipe.name, report.step, report.num_steps, note)
+            last = report
+    return last
+
+
+def _figures(figures: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {value:.3f}" for name, value in figures.items())

@@ -1,0 +1,89 @@
+"""The evaluation from the command line, on four questions and a random model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from deeptalk.cli import app
+from deeptalk.cli.targets import TARGETS, table_rows
+from deeptalk.decoding import Limits
+from deeptalk.evaluation.metrics import share_score
+
+ITEMS = [
+    ("facts", True, ["what is the capital of France"], ["Paris"]),
+    ("arithmetic", False, ["two and two"], ["four"]),
+    ("refusal", False, ["who won the match"], ["Sorry, I don't know that."]),
+    ("dialogue", False, ["capital of Spain", "and of Italy"], ["Madrid", "Rome"]),
+]
+
+
+def run(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+@pytest.fixture
+def questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def short(**_: int) -> Limits:
+        return Limits(max_frames=2, max_text_tokens=3)
+
+    monkeypatch.setattr("deeptalk.evaluation.answers.Limits", short)
+    folder, lines, at = tmp_path / "questions", [], 0.0
+    folder.mkdir()
+    for number, (category, text_only, asked, answers) in enumerate(ITEMS):
+        messages = []
+        for text, answer in zip(asked, answers, strict=True):
+            messages.append({"role": "user", "text": text, "voice": "none", "offset": at, "duration": 0.5})
+            messages.append({"role": "assistant", "text": answer})
+            at += 0.6
+        entry = {"id": str(number), "category": category, "text_only": text_only, "messages": messages}
+        lines.append(json.dumps(entry) + "\n")
+    (folder / "questions.jsonl").write_text("".join(lines))
+    wave = 0.2 * np.random.default_rng(0).standard_normal(round(at * 16_000))
+    soundfile.write(folder / "questions.opus", wave, 16_000, format="OGG", subtype="OPUS")
+    return folder
+
+
+@pytest.mark.usefixtures("short_answers")
+def test_every_figure_that_can_be_measured_is(questions, model_folder, tmp_path):
+    out = tmp_path / "results" / "all.json"
+    given = ("eval", "pocket", "--model", model_folder, "--questions", questions, "--no-judge", "--out", out)
+    report = json.loads(run(*given, "--json").stdout)
+    measured = {
+        "text_to_text/mean",
+        "speech_to_text/all",
+        "transcription_wer",
+        "refused_outside",
+        "follow_up",
+    }
+    assert measured <= set(report["scores"])
+    assert "real_digits (no --fsdd DIR)" in report["not_run"]
+    saved = json.loads(out.read_text())
+    assert saved["scores"] == report["scores"]
+    assert {item["row"] for item in saved["items"]} >= {"speech_to_text", "transcription", "follow_up"}
+    table = run(*given).stdout
+    assert "not run" in table
+    assert "speech to text, exact" in table
+
+
+def test_a_voice_or_a_folder_that_is_not_there(questions, model_folder, tmp_path):
+    given = ("eval", "pocket", "--model", model_folder, "--no-judge")
+    assert "'bob'" in run(*given, "--questions", questions, "--voice", "bob", code=2).stderr
+    assert "questions.jsonl" in run(*given, "--questions", tmp_path, code=2).stderr
+
+
+def test_targets_know_their_side():
+    by_name = {target.score: target for target in TARGETS}
+    assert by_name["transcription_wer"].is_met(10.0)
+    assert not by_name["transcription_wer"].is_met(10.1)
+    assert by_name["follow_up"].is_met(75.0)
+    assert not by_name["follow_up"].is_met(74.9)
+    assert not by_name["follow_up"].is_met(float("nan"))
+    rows = dict(table_rows([share_score("follow_up", 3, 4)]))
+    assert rows[by_name["follow_up"]].value == 75.0
+    assert rows[by_name["transcription_wer"]] is None

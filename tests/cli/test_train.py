@@ -1,0 +1,67 @@
+"""A stage trains, stops, goes on and is refused from the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from typer.testing import CliRunner
+
+from deeptalk.cli import app
+
+
+def run(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    data = tmp_path / "data"
+    data.mkdir()
+    messages = [{"role": "user", "text": "what is red"}, {"role": "assistant", "text": "a colour"}]
+    lines = [json.dumps({"id": str(i), "messages": messages}) + "\n" for i in range(8)]
+    for name in ("text_train", "text_eval"):
+        (data / f"{name}.jsonl").write_text("".join(lines))
+    reading = [json.dumps({"id": str(i), "text": "the rain is wet"}) + "\n" for i in range(8)]
+    (data / "reading_train.jsonl").write_text("".join(reading))
+    vocab = {
+        byte: i for i, byte in enumerate(["<bos>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    }
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
+    tokenizer.save(str(data / "tokenizer.json"))
+    return tmp_path
+
+
+def test_a_stage_trains_and_is_finished(root):
+    given = ("train", "pocket-text", "--tiny", "--root", root, "--json")
+    line = json.loads(run(*given).stdout)
+    assert (line["recipe"], line["step"], line["is_interrupted"]) == ("pocket-text", 2, False)
+    assert Path(line["folder"]) == root / "pocket-text" / "model"
+    assert (root / "pocket-text" / "model" / "recipe.json").is_file()
+    assert "step" not in json.loads(run(*given, "--resume").stdout)
+
+
+def test_settings_change_the_recipe(root):
+    given = ("train", "pocket-text", "--tiny", "--root", root, "--json")
+    assert json.loads(run(*given, "--set", "num_steps=1", "--set", "optim.lr=1e-5").stdout)["step"] == 1
+    note = json.loads((root / "pocket-text" / "model" / "recipe.json").read_text())
+    assert note["recipe"]["optim"]["lr"] == 1e-5
+    assert "another recipe" in run(*given, "--resume", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("pocket-txt",), "did you mean 'pocket-text'?"),
+        (("pocket-text", "--set", "optim.lrr=1"), "did you mean 'lr'?"),
+        (("pocket-text", "--set", "optim.lr=fast"), "not a value of type float"),
+        (("pocket-joint",), "train the recipe 'pocket-text-experts' first"),
+    ],
+)
+def test_slips_are_one_line(root, given, words):
+    stderr = run("train", *given, "--root", root, code=2).stderr
+    assert words in stderr
+    assert len(stderr.splitlines()) == 1
