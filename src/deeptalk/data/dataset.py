@@ -1,0 +1,125 @@
+"""Batches of dialogues for the model: sources with tasks and weights, seeded and resumable."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from deeptalk.data.manifest import Record, read_manifest
+from deeptalk.data.mixture import BatchStream, Draw, MixturePlan
+from deeptalk.data.tasks import (
+    SpokenExample,
+    TaskContext,
+    TaskName,
+    estimate_size,
+    make_example,
+    manifest_kind,
+    usable,
+)
+from deeptalk.errors import DataError
+from deeptalk.streams import Batch, collate
+
+
+class SourceLike(Protocol):
+    """What a recipe says of a source: which manifest, for which task, how often."""
+
+    @property
+    def manifest(self) -> str:
+        """The manifest's name in the data folder, with or without `.jsonl`."""
+        ...
+
+    @property
+    def task(self) -> str:
+        """One of the tasks of `deeptalk.data.tasks`."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """Share of the samples, relative to the other sources."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A set of samples, the task they are used for, and how often it is drawn from."""
+
+    manifest: str
+    task: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedSource:
+    """The records of a source that its task can use, and why others were left out."""
+
+    task: TaskName
+    weight: float
+    records: tuple[Record, ...]
+    rejects: Mapping[str, int]
+
+
+def load_source(source: SourceLike, folder: Path, context: TaskContext) -> LoadedSource:
+    """Read a source's manifest from the data folder and keep what its task can use."""
+    kind = manifest_kind(source.task)
+    task: TaskName = source.task  # type: ignore[assignment]  # manifest_kind has checked it
+    name = source.manifest if source.manifest.endswith(".jsonl") else f"{source.manifest}.jsonl"
+    content = read_manifest(folder / name, kind=kind)
+    rejects, records = Counter(content.rejects), []
+    for record in content.records:
+        reason = usable(record, task, context)
+        if reason is None:
+            records.append(record)
+        else:
+            rejects[reason] += 1
+    if not records:
+        raise DataError(f"{folder / name}: no record can serve {task}; left out: {dict(rejects)}")
+    return LoadedSource(task=task, weight=source.weight, records=tuple(records), rejects=dict(rejects))
+
+
+class DialogueBatches(BatchStream[SpokenExample, Batch]):
+    """An endless stream of `Batch`es from weighted sources; `batch_size` counts positions with padding."""
+
+    def __init__(
+        self,
+        sources: Sequence[LoadedSource],
+        context: TaskContext,
+        *,
+        batch_size: int,
+        seed: int,
+        round_size: int = 2_048,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        plan = MixturePlan(
+            sizes=tuple(len(source.records) for source in sources),
+            weights=tuple(source.weight for source in sources),
+            seed=seed,
+            round_size=round_size,
+        )
+        super().__init__(plan, batch_size=batch_size, rank=rank, world_size=world_size)
+        self.sources, self.context = tuple(sources), context
+        for source in sources:
+            self.rejects.update(source.rejects)
+
+    def _record(self, draw: Draw) -> tuple[Mapping[str, Any], TaskName]:
+        source = self.sources[draw.source]
+        return source.records[draw.index], source.task
+
+    def _size(self, draw: Draw) -> int:
+        return estimate_size(*self._record(draw), self.context)
+
+    def _make(self, draw: Draw, generator: np.random.Generator) -> SpokenExample:
+        return make_example(*self._record(draw), self.context, generator)
+
+    def _collate(self, samples: list[SpokenExample]) -> Batch:
+        reader = self.context.reader
+        return collate(
+            [sample.example for sample in samples],
+            [list(sample.speech) for sample in samples],
+            layout=self.context.layout,
+            is_encoded=reader is not None and reader.is_encoded,
+            stride=self.context.stride,
+        )

@@ -1,0 +1,180 @@
+"""JSONL manifests: recordings with text, dialogues and text, validated on the way in and on the way out.
+
+One object per line (method.md, section 9.3): every record has an `id`; a recording has `audio` and `text`, a
+sentence `text` alone; a dialogue has `messages` of `role` and `text`, a user message optionally with `audio`,
+an assistant message with `codes`, `order` and `speaker`. Speech is a file, or a pack with `offset` and
+`duration` in seconds. Bad records are rejected, never repaired, and counted by reason.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from deeptalk.errors import DataError
+
+Kind = Literal["recording", "sentence", "dialogue", "text"]
+Record = Mapping[str, Any]
+
+ROLES = ("system", "user", "assistant")
+CODE_ORDERS = ("breadth", "depth")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ManifestContent:
+    """The records of a manifest that can be used, and how many were rejected for which reason."""
+
+    records: tuple[Record, ...]
+    rejects: Counter[str] = field(default_factory=Counter)
+
+
+def write_manifest(path: Path, records: Iterable[Record], *, kind: Kind) -> int:
+    """Write records as JSONL in one atomic step and count them; `DataError` names the first bad one."""
+    return write_lines(path, (_checked(record, kind, path) for record in records))
+
+
+def read_manifest(
+    path: Path, *, kind: Kind, check: Callable[[Record], str | None] | None = None
+) -> ManifestContent:
+    """Read a manifest, keeping the good records in their order.
+
+    `check` adds a test of the caller's, for instance of a code range, that returns a reason or None.
+    Relative paths are resolved against the manifest's folder. Raises `DataError` where the file is missing.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such manifest; write it with `deeptalk prepare` or name another one")
+    records: list[Record] = []
+    rejects: Counter[str] = Counter()
+    seen: set[str] = set()
+    for line in _lines(path):
+        record = _parsed(line)
+        reason = "not a JSON object" if record is None else find_fault(record, kind=kind)
+        if record is not None and reason is None:
+            reason = "repeated id" if record["id"] in seen else None
+        if record is not None and reason is None and check is not None:
+            reason = check(record)
+        if record is None or reason is not None:
+            rejects[reason or "not a JSON object"] += 1
+            continue
+        seen.add(record["id"])
+        records.append(_resolved(record, path.parent))
+    return ManifestContent(records=tuple(records), rejects=rejects)
+
+
+def find_fault(record: Record, *, kind: Kind) -> str | None:
+    """The reason why a record of this kind can't be used, or None; reasons are few and countable."""
+    if not isinstance(record.get("id"), str) or not record["id"]:
+        return "no id"
+    if kind in ("recording", "sentence"):
+        return _fault_of_text(record) or (_fault_of_audio(record) if kind == "recording" else None)
+    return _fault_of_messages(record.get("messages"), with_speech=kind == "dialogue")
+
+
+def write_lines(path: Path, records: Iterable[Record]) -> int:
+    """Write JSON lines through a temporary file that is renamed at the end; returns the number of lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    number = 0
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            for record in records:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                number += 1
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return number
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        yield from (line for line in file if line.strip())
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _checked(record: Record, kind: Kind, path: Path) -> Record:
+    reason = find_fault(record, kind=kind)
+    if reason is not None:
+        raise DataError(f"{path}: record {record.get('id', '?')!r} can't be written as {kind}: {reason}")
+    return record
+
+
+def _fault_of_text(record: Record) -> str | None:
+    text = record.get("text")
+    return None if isinstance(text, str) and text.strip() else "empty text"
+
+
+def _fault_of_audio(record: Record) -> str | None:
+    if not isinstance(record.get("audio"), str) or not record["audio"]:
+        return "no audio"
+    duration, offset = record.get("duration"), record.get("offset", 0.0)
+    if duration is not None and not (isinstance(duration, int | float) and duration > 0):
+        return "bad duration"
+    return None if isinstance(offset, int | float) and offset >= 0 else "bad offset"
+
+
+def _fault_of_messages(messages: object, *, with_speech: bool) -> str | None:
+    if not isinstance(messages, list) or not messages:
+        return "no messages"
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            return "unknown role"
+        reason = _fault_of_text(message)
+        if reason is None and with_speech and "audio" in message:
+            reason = _fault_of_audio(message)
+        if reason is None and with_speech and "codes" in message:
+            reason = _fault_of_codes(message)
+        if reason is not None:
+            return reason
+    return None if messages[-1]["role"] == "assistant" else "no answer at the end"
+
+
+def _fault_of_codes(message: Record) -> str | None:
+    if message.get("order") not in CODE_ORDERS:
+        return "unknown order of codes"
+    codes = message["codes"]
+    if isinstance(codes, str):
+        return None if codes else "no codes"
+    if not isinstance(codes, list) or not codes:
+        return "no codes"
+    return fault_of_code_rows(codes)
+
+
+def fault_of_code_rows(rows: Sequence[object], *, codebook_size: int | None = None) -> str | None:
+    """The reason why codes, `[L][7]` or a flat list of 7 L numbers, can't be used, or None."""
+    flat: list[Any] = []
+    for row in rows:
+        if isinstance(row, list | tuple):
+            if len(row) != 7:
+                return "codes not a multiple of seven"
+            flat.extend(row)
+        else:
+            flat.append(row)
+    if len(flat) % 7:
+        return "codes not a multiple of seven"
+    if not all(isinstance(code, int) for code in flat):
+        return "codes not whole numbers"
+    top = codebook_size if codebook_size is not None else 1 << 15
+    return None if all(0 <= code < top for code in flat) else "code out of range"
+
+
+def _resolved(record: dict[str, Any], folder: Path) -> Record:
+    messages = record.get("messages")
+    if isinstance(messages, list):
+        return {**record, "messages": [_with_paths(message, folder) for message in messages]}
+    return _with_paths(record, folder)
+
+
+def _with_paths(part: dict[str, Any], folder: Path) -> dict[str, Any]:
+    paths = {key: str(folder / part[key]) for key in ("audio", "codes") if isinstance(part.get(key), str)}
+    return {**part, **paths}

@@ -1,0 +1,299 @@
+"""The pocket model's own data: text manifests, tokenizer and lexicon, then all its speech.
+
+Everything lands in one folder (`build/pocket/data` by the recipes): `text_train.jsonl`, `text_eval.jsonl`,
+`speech_train.jsonl` (the dialogues that may be spoken), `reading_train.jsonl`, `tokenizer.json`,
+`names.json`, `lexicon.json` and `durations.json` (of phones), and a manifest with its WAV pack for each part
+of the speech, see `PARTS`.
+A part is ready when its manifest exists.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deeptalk.data.domain import REFUSAL, DomainItem, build_domain, build_reading, eval_questions
+from deeptalk.data.manifest import read_manifest, write_lines, write_manifest
+from deeptalk.data.synthesis import (
+    ANSWER_VOICES,
+    ESPEAK_QUESTION_VOICES,
+    FLITE_QUESTION_VOICES,
+    QUESTION_VOICES,
+    SpeechJob,
+    Voice,
+    check_programs,
+    synthesise_pack,
+)
+from deeptalk.data.vocabulary import (
+    build_lexicon,
+    count_words,
+    measure_durations,
+    proper_names,
+    sentence_case_off,
+    single_token_share,
+    spoken_form,
+    train_tokenizer,
+    words_of,
+    words_to_time,
+    write_lexicon,
+)
+from deeptalk.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+
+QUESTION_SHARES = {
+    "facts": 0.30,
+    "dialogue": 0.18,
+    "reasoning": 0.13,
+    "strings": 0.13,
+    "arithmetic": 0.11,
+    "refusal": 0.08,
+    "smalltalk": 0.07,
+}
+"""Share of each category among the spoken questions; what is short of texts is spoken by more voices."""
+
+PARTS = ("aloud", "reading", "questions", "answers")
+"""The parts of the speech, in the order in which training needs them."""
+
+NUM_READING_SENTENCES = 12_000
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpeechSizes:
+    """How many clips each part of the speech has at most; digits and words are part of the reading."""
+
+    questions: int = 18_000
+    reading: int = 7_000
+    words: int = 5_000
+    digit_takes: int = 1_500
+    aloud: int = 6_000
+    answers: int = 10_000
+
+    def tiny(self) -> "SpeechSizes":
+        """A few clips of each, for tests."""
+        return SpeechSizes(questions=6, reading=4, words=4, digit_takes=4, aloud=4, answers=6)
+
+
+def prepare_text(
+    folder: Path, *, seed: int = 0, vocab_size: int = 2_944, workers: int = 2
+) -> dict[str, float]:
+    """Write the text manifests, the tokenizer, the lexicon and durations; returns what was counted.
+
+    Needs flite for the pronunciations (`ConfigError` otherwise). The last file written is `durations.json`.
+    """
+    items = build_domain(seed=seed)
+    reading = reading_texts(items, seed=seed)
+    held_out = [item for item in eval_questions(seed=seed) if item.category != "reading"]
+    for split, part in (("train", items), ("eval", held_out)):
+        write_manifest(folder / f"text_{split}.jsonl", map(record_of, part), kind="text")
+    spoken = spoken_items(items)
+    write_manifest(folder / "speech_train.jsonl", [record_of(item) for item in spoken], kind="dialogue")
+    write_lines(
+        folder / "reading_train.jsonl",
+        [{"id": f"reading-{i}", "text": text} for i, text in enumerate(reading)],
+    )
+    texts = [message.text for item in items for message in item.messages] + reading
+    tokenizer = train_tokenizer(texts, vocab_size=vocab_size, always=("User", "Assistant"))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    counts = count_words(texts)
+    lexicon = build_lexicon([*counts, *DIGITS], workers=workers)
+    write_lexicon(folder / "lexicon.json", lexicon)
+    names = sorted(proper_names(counts, texts))
+    write_lines(folder / "names.json", [{"names": names}])
+    write_lines(folder / "durations.json", [measure_durations(words_to_time(lexicon), workers=workers)])
+    return {
+        "items": len(items),
+        "spoken_items": len(spoken),
+        "reading": len(reading),
+        "words": len({word.lower() for word in counts}),
+        "vocab": tokenizer.get_vocab_size(),
+        "single_token_share": single_token_share(tokenizer, counts),
+    }
+
+
+def prepare_speech(
+    folder: Path,
+    *,
+    seed: int = 0,
+    workers: int = 2,
+    sizes: SpeechSizes | None = None,
+    parts: Sequence[str] = PARTS,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Synthesise the training speech part by part, resumable; returns the hours of each part.
+
+    No text of a text-only fact is among it, and no held-out voice. Needs flite and espeak-ng.
+    """
+    check_programs(QUESTION_VOICES)
+    sizes = sizes or SpeechSizes()
+    items = build_domain(seed=seed)
+    reading = reading_texts(items, seed=seed)
+    hours = {}
+    for part in parts:
+        jobs = speech_jobs(part, items, reading, seed=seed, sizes=sizes)
+        report = None if progress is None else _named(progress, part)
+        synthesise_pack(jobs, folder / f"{part}.jsonl", workers=workers, progress=report)
+        hours[part] = hours_of(folder / f"{part}.jsonl")
+        logger.info("%s: %d clips, %.2f hours", part, len(jobs), hours[part])
+    return hours
+
+
+def speech_jobs(
+    part: str, items: Sequence[DomainItem], reading: Sequence[str], *, seed: int, sizes: SpeechSizes
+) -> list[SpeechJob]:
+    """The clips of one part: who says what; the same for the same seed."""
+    makers: dict[str, Callable[[np.random.Generator], list[SpeechJob]]] = {
+        "questions": lambda g: question_jobs(items, g, number=sizes.questions),
+        "reading": lambda g: reading_jobs(items, reading, g, sizes=sizes),
+        "answers": lambda g: answer_jobs(items, g, number=sizes.answers),
+        "aloud": lambda g: aloud_jobs(reading, g, number=sizes.aloud),
+    }
+    if part not in makers:
+        raise DataError(f"there is no part {part!r} of the speech; parts are {', '.join(makers)}")
+    return makers[part](np.random.default_rng([seed, *part.encode()]))
+
+
+def question_jobs(
+    items: Sequence[DomainItem], generator: np.random.Generator, *, number: int
+) -> list[SpeechJob]:
+    """User turns that may be spoken, in shares by category, each by a voice of chance.
+
+    Of dialogues only the follow-ups are taken: their first turns are questions of the other categories.
+    """
+    texts: dict[str, list[str]] = {}
+    for item in spoken_items(items):
+        turns = [m.text for m in item.messages if m.role == "user"]
+        texts.setdefault(item.category, []).extend(turns[1:] if item.category == "dialogue" else turns)
+    chosen = []
+    for category, share in QUESTION_SHARES.items():
+        chosen += _spread(_unique(texts.get(category, ())), generator, round(share * number))
+    return [
+        SpeechJob(id=f"question-{i}", text=chosen[at], voice=_question_voice(generator), source="questions")
+        for i, at in enumerate(generator.permutation(len(chosen)).tolist())
+    ]
+
+
+def reading_jobs(
+    items: Sequence[DomainItem], reading: Sequence[str], generator: np.random.Generator, *, sizes: SpeechSizes
+) -> list[SpeechJob]:
+    """Sentences, single words of the domain, and digits by all question voices: what transcription learns.
+
+    Words of text-only facts are among the single words and sentences, as they must be heard somewhere.
+    """
+    texts = [m.text for item in items for m in item.messages] + list(reading)
+    counts = count_words(texts)
+    names = proper_names(counts, texts)
+    words = {spoken_form(word, names) for word in counts}
+    jobs = [("sentence", text) for text in _spread(reading, generator, sizes.reading)]
+    jobs += [("word", word) for word in _spread(sorted(words), generator, sizes.words)]
+    jobs += [("digit", DIGITS[i % len(DIGITS)]) for i in range(sizes.digit_takes)]
+    order = generator.permutation(len(jobs))
+    return [
+        SpeechJob(id=f"reading-{i}", text=jobs[at][1], voice=_question_voice(generator), source=jobs[at][0])
+        for i, at in enumerate(order.tolist())
+    ]
+
+
+def answer_jobs(
+    items: Sequence[DomainItem], generator: np.random.Generator, *, number: int
+) -> list[SpeechJob]:
+    """Each answer that may be spoken, `number` at most, in one answer voice by lot, then in the others."""
+    texts = _unique(m.text for item in spoken_items(items) for m in item.messages if m.role == "assistant")
+    texts = _spread(texts, generator, min(number, len(texts)))
+    names = list(ANSWER_VOICES)
+    first = generator.integers(len(names), size=len(texts)).tolist()
+    jobs = []
+    for turn in range(len(names)):
+        for i, text in enumerate(texts):
+            name = names[(first[i] + turn) % len(names)]
+            jobs.append(
+                SpeechJob(
+                    id=f"answer-{i}-{name}",
+                    text=text,
+                    voice=ANSWER_VOICES[name],
+                    speaker=name,
+                    source="answers",
+                )
+            )
+    return jobs
+
+
+def aloud_jobs(reading: Sequence[str], generator: np.random.Generator, *, number: int) -> list[SpeechJob]:
+    """Reading sentences, each in one of the answer voices: what reading aloud learns from."""
+    names = list(ANSWER_VOICES)
+    jobs = []
+    for i, text in enumerate(_spread(_unique(reading), generator, min(number, len(reading)))):
+        name = names[int(generator.integers(len(names)))]
+        jobs.append(
+            SpeechJob(id=f"aloud-{i}", text=text, voice=ANSWER_VOICES[name], speaker=name, source="reading")
+        )
+    return jobs
+
+
+def spoken_items(items: Iterable[DomainItem]) -> list[DomainItem]:
+    """Training items that may be heard: colloquial, neither asking nor answering what only text may teach."""
+    items = list(items)
+    facts = [item for item in items if item.text_only and len(item.messages) == 2]
+    kept = {item.messages[0].text for item in facts} | {item.messages[1].text for item in facts}
+    kept.discard(REFUSAL)
+    return [
+        item
+        for item in items
+        if item.split == "train"
+        and item.style == "colloquial"
+        and not item.text_only
+        and not any(message.text in kept for message in item.messages)
+    ]
+
+
+def reading_texts(items: Sequence[DomainItem], *, seed: int) -> list[str]:
+    """The sentences of the reading corpus for training, each once, without the capital of a sentence."""
+    sentences = build_reading(seed=seed, count=NUM_READING_SENTENCES)
+    texts = [message.text for item in items for message in item.messages] + sentences
+    names = proper_names(count_words(texts), texts)
+    return _unique(sentence_case_off(text, names) for text in sentences)
+
+
+def record_of(item: DomainItem) -> dict[str, object]:
+    """An item as a manifest record."""
+    messages = [{"role": message.role, "text": message.text} for message in item.messages]
+    record: dict[str, object] = {"id": item.id, "messages": messages, "category": item.category}
+    record |= {"style": item.style, "text_only": item.text_only, "lang": "en", "source": "domain"}
+    return record | ({"fact": item.fact} if item.fact else {})
+
+
+def hours_of(manifest: Path) -> float:
+    """Hours of speech that a manifest names."""
+    return sum(r["duration"] for r in read_manifest(manifest, kind="recording").records) / 3600
+
+
+def read_names(folder: Path) -> frozenset[str]:
+    """The proper names that `prepare_text` found."""
+    return frozenset(json.loads((folder / "names.json").read_text(encoding="utf-8"))["names"])
+
+
+def _question_voice(generator: np.random.Generator) -> Voice:
+    """Two of five clips by the natural voices of flite, the others by espeak-ng in all its variety."""
+    voices = FLITE_QUESTION_VOICES if generator.random() < 0.4 else ESPEAK_QUESTION_VOICES
+    return voices[int(generator.integers(len(voices)))].varied(generator)
+
+
+def _spread(texts: Sequence[str], generator: np.random.Generator, number: int) -> list[str]:
+    """`number` texts, each as often as any other up to one, in random order."""
+    rounds = -(-number // max(1, len(texts)))
+    order: list[int] = [i for _ in range(rounds) for i in generator.permutation(len(texts)).tolist()]
+    return [texts[i] for i in order[:number]]
+
+
+def _unique(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(text for text in texts if words_of(text)))
+
+
+def _named(progress: Progress, part: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(part, done, total)

@@ -1,0 +1,135 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deeptalk.data.dataset import Source, load_source
+from deeptalk.data.library import AnswerLibrary, Clip
+from deeptalk.data.manifest import write_manifest
+from deeptalk.data.tasks import READ_ALOUD, TASKS, TaskContext, make_example, manifest_kind, usable
+from deeptalk.errors import ConfigError, DataError
+from deeptalk.streams import IGNORE, TEXT, Kind, Row
+from deeptalk.streams.layout import num_encoder_frames, num_speech_frames
+from tests.data.conftest import ANSWERS, QUESTIONS, SPEAKERS, dialogue
+
+TALK = dialogue("t", (QUESTIONS[0], ANSWERS[0]), (QUESTIONS[1], ANSWERS[1]))
+
+
+def _make(record, task, context, seed=0):
+    return make_example(record, task, context, np.random.default_rng(seed))
+
+
+def _text(example, context) -> str:
+    ids = [i for i in example.labels[TEXT].tolist() if i != IGNORE and i != context.layout.eos_id]
+    return context.tokenizer.decode(ids)
+
+
+def test_a_spoken_question_becomes_frames_and_a_spoken_answer_codes(context: TaskContext) -> None:
+    made = _make(dialogue("t", (QUESTIONS[0], ANSWERS[0])), "speech_to_speech", context)
+    example = made.example
+    (clip,) = made.speech
+    assert example.row is Row.SPEECH
+    assert int((example.speech_at >= 0).sum()) == num_speech_frames(
+        num_encoder_frames(clip.shape[1]), stride=4
+    )
+    assert not (example.kind == Kind.TEXT).any()
+    assert _text(example, context) == f" {ANSWERS[0]}"
+    mode = example.grid[1, int((example.kind == Kind.ANSWER).nonzero()[0])]
+    (speaker,) = [name for name in SPEAKERS if context.layout.speaker(name) == mode] or [None]
+    expected = context.answers.read(ANSWERS[0], speaker)
+    labels = example.labels[1]
+    assert labels[labels != IGNORE].tolist() == [*expected[:, 0].tolist(), context.layout.eoa]
+
+
+def test_both_voices_are_drawn(context: TaskContext) -> None:
+    grids = [_make(TALK, "text_to_speech", context, seed).example.grid for seed in range(20)]
+    voices = {context.layout.speaker(name) for name in SPEAKERS}
+    assert {int(i) for grid in grids for i in grid[1] if int(i) in voices} == voices
+
+
+def test_all_answers_of_a_dialogue_are_learnt_as_text_one_as_speech(context: TaskContext) -> None:
+    assert _text(_make(TALK, "text_to_text", context).example, context) == f" {ANSWERS[0]} {ANSWERS[1]}"
+    spoken = {_text(_make(TALK, "speech_to_speech", context, seed).example, context) for seed in range(12)}
+    assert spoken == {f" {ANSWERS[0]}", f" {ANSWERS[1]}"}
+
+
+def test_history_is_speech_or_text_by_lot_and_the_last_question_always_speech(context: TaskContext) -> None:
+    made = [_make(TALK, "speech_to_text", context, seed) for seed in range(30)]
+    both = [m for m in made if _text(m.example, context) == f" {ANSWERS[0]} {ANSWERS[1]}"]
+    assert {len(m.speech) for m in both} == {1, 2}
+    assert all(m.example.row is Row.TEXT for m in made)
+    never = replace(context, speech_history=0.0)
+    assert {len(_make(TALK, "speech_to_text", never, seed).speech) for seed in range(10)} == {1}
+
+
+def test_transcription_and_reading_aloud_and_repeating(context: TaskContext, data_folder: Path) -> None:
+    source = load_source(Source(manifest="questions", task="asr"), data_folder, context)
+    heard = _make(source.records[0], "asr", context)
+    assert len(heard.speech) == 1
+    assert (heard.example.grid[1] == context.layout.asr).sum() == 1
+    assert _text(heard.example, context) == f" {QUESTIONS[0]}"
+    record = {"id": "r", "text": ANSWERS[2]}
+    for task, row in (("read_aloud", Row.SPEECH), ("repeat", Row.TEXT)):
+        example = _make(record, task, context).example
+        asked = context.tokenizer.decode([i for i in example.grid[TEXT].tolist() if i < 256])
+        assert READ_ALOUD.format(text=ANSWERS[2]) in asked
+        assert example.row is row
+        assert _text(example, context) == f" {ANSWERS[2]}"
+
+
+def test_speech_and_codes_that_a_record_brings_itself_are_used(
+    context: TaskContext, data_folder: Path
+) -> None:
+    clip = load_source(Source(manifest="questions", task="asr"), data_folder, context).records[3]
+    record = dialogue("own", ("never heard before", "never said before"))
+    record["messages"][0] |= {key: clip[key] for key in ("audio", "offset", "duration")}
+    record["messages"][1] |= {"codes": [[3] * 7, [4] * 7], "order": "breadth", "speaker": "slt"}
+    made = _make(record, "speech_to_speech", context)
+    labels = made.example.labels[1]
+    assert labels[labels != IGNORE].tolist() == [3, 4, context.layout.eoa]
+    expected = context.reader.read(Clip.of(clip), np.random.default_rng(0))
+    assert made.speech[0].shape == expected.shape
+
+
+@pytest.mark.parametrize(
+    ("record", "task", "reason"),
+    [
+        (dialogue("x", ("never asked", ANSWERS[0])), "speech_to_text", "question without speech"),
+        (
+            dialogue("x", (QUESTIONS[0], "never said")),
+            "speech_to_speech",
+            "no spoken question with a spoken answer",
+        ),
+        (dialogue("x", (QUESTIONS[0], "never said")), "text_to_speech", "answer without codes"),
+        ({"id": "x", "text": "never said"}, "read_aloud", "answer without codes"),
+    ],
+)
+def test_records_that_can_never_serve_are_told_before(context: TaskContext, record, task, reason) -> None:
+    assert usable(record, task, context) == reason
+
+
+def test_samples_too_long_are_a_countable_reason(context: TaskContext) -> None:
+    with pytest.raises(DataError, match=r"^too long$"):
+        _make(TALK, "text_to_text", replace(context, max_positions=30))
+
+
+def test_a_source_without_anything_usable_is_refused(context: TaskContext, data_folder: Path) -> None:
+    write_manifest(data_folder / "odd.jsonl", [dialogue("x", ("never asked", "never said"))], kind="dialogue")
+    with pytest.raises(DataError, match="question without speech"):
+        load_source(Source(manifest="odd", task="speech_to_text"), data_folder, context)
+    with pytest.raises(DataError, match="no such manifest"):
+        load_source(Source(manifest="none", task="asr"), data_folder, context)
+
+
+def test_unknown_tasks_name_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="speech_to_text"):
+        manifest_kind("sing")
+    assert {manifest_kind(task) for task in TASKS} == {"recording", "sentence", "dialogue", "text"}
+
+
+def test_answers_in_another_order_are_refused(data_folder: Path) -> None:
+    index = data_folder / "codes" / "answers.jsonl"
+    index.write_text(index.read_text().replace("breadth", "depth"))
+    with pytest.raises(DataError, match="breadth"):
+        AnswerLibrary([data_folder / "codes" / "answers.npy"])
