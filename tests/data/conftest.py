@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_samples import ANSWERS, QUESTIONS, SPEAKERS, dialogue
 
 from deeptalk.audio import MelSpec
 from deeptalk.data.dataset import DialogueBatches, Source, load_source
@@ -11,10 +12,6 @@ from deeptalk.data.packs import AudioPackWriter, write_code_pack
 from deeptalk.data.tasks import TaskContext
 from deeptalk.streams import StreamLayout
 from deeptalk.streams.text import ByteTokenizer
-
-QUESTIONS = ("What is one?", "And two?", "Who are you?", "Name a color.")
-ANSWERS = ("One.", "Two.", "A voice.", "Red.")
-SPEAKERS = ("slt", "rms")
 
 
 @pytest.fixture
@@ -42,13 +39,6 @@ def data_folder(tmp_path: Path) -> Path:
     dialogues = [dialogue(f"d{i}", pairs[i]) for i in range(4)] + [dialogue("long", pairs[0], pairs[1])]
     write_manifest(tmp_path / "speech_train.jsonl", dialogues, kind="dialogue")
     return tmp_path
-
-
-def dialogue(name: str, *pairs: tuple[str, str]) -> dict[str, object]:
-    messages = []
-    for question, answer in pairs:
-        messages += [{"role": "user", "text": question}, {"role": "assistant", "text": answer}]
-    return {"id": name, "messages": messages}
 
 
 @pytest.fixture

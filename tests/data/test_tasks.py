@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_samples import ANSWERS, QUESTIONS, SPEAKERS, dialogue
 
 from deeptalk.data.dataset import Source, load_source
 from deeptalk.data.library import AnswerLibrary, Clip
@@ -11,7 +12,6 @@ from deeptalk.data.tasks import READ_ALOUD, TASKS, TaskContext, make_example, ma
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.streams import IGNORE, TEXT, Kind, Row
 from deeptalk.streams.layout import num_encoder_frames, num_speech_frames
-from tests.data.conftest import ANSWERS, QUESTIONS, SPEAKERS, dialogue
 
 TALK = dialogue("t", (QUESTIONS[0], ANSWERS[0]), (QUESTIONS[1], ANSWERS[1]))
 
