@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def arpa(sentences: Iterable[list[str]], *, order: int) -> str:
     for words in sentences:
         padded = ["<s>", *words, "</s>"]
         unigrams.update(padded[1:])
-        bigrams.update(zip(padded, padded[1:], strict=False))
+        bigrams.update(pairwise(padded))
     total = sum(unigrams.values())
     prob = {word: count / total for word, count in unigrams.items()}
     history: Counter[str] = Counter()

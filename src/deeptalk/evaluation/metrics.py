@@ -57,7 +57,7 @@ def word_errors(prediction: Sequence[str], reference: Sequence[str]) -> int:
 def wer_score(name: str, predictions: Sequence[str], references: Sequence[str]) -> Score:
     """Corpus word error rate in per cent: all errors over all reference words (no cap at 100 %).
 
-    The interval is the normal one over utterances (delta method), as errors within an utterance depend on each other.
+    The interval is the normal one over utterances (delta method): errors within an utterance go together.
     """
     errors = [
         word_errors(plain_words(p), plain_words(r)) for p, r in zip(predictions, references, strict=True)

@@ -183,7 +183,7 @@ class PocketEvaluation:
             self._add("real_digits", path.stem, digit, digit, text, plain(text) == digit)
 
     def latency(self, num_timed: int) -> None:
-        """First audio after the end of a question that was handed over whole, and the real-time factor: medians."""
+        """Medians: first audio after the end of a question that was handed over whole, real-time factor."""
         first, factors = [], []
         for item in self._items("facts")[:num_timed]:
             talk = self.loaded.conversation(voice=self.mode.partition(":")[2])
