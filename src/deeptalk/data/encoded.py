@@ -51,11 +51,12 @@ def encode_answers(
     frames = {}
     for part in parts:
         records = list(read_manifest(folder / f"{part}.jsonl", kind="recording").records)
+        packs = {path: AudioPack(Path(path)) for path in {record["audio"] for record in records}}
         order = sorted(range(len(records)), key=lambda i: records[i]["duration"])
         codes: list[npt.NDArray[np.int16]] = [np.zeros((0, 0), dtype=np.int16)] * len(records)
         done = 0
         for group in _groups(order, [r["duration"] for r in records], seconds_per_batch):
-            for i, found in zip(group, _codes_of([records[i] for i in group], codec), strict=True):
+            for i, found in zip(group, _codes_of([records[i] for i in group], packs, codec), strict=True):
                 codes[i] = found
             done += len(group)
             if progress is not None:
@@ -84,15 +85,17 @@ def encode_questions(
 ) -> int:
     """Output of the frozen encoder for all clips in `passes` different rooms, fp16; returns frames written.
 
-    Kept shard by shard under `encoded/<part>`: an interrupted run continues, another encoder begins anew.
+    Kept shard by shard under `encoded/<part>`: an interrupted run continues; another encoder or other
+    clips begin anew.
     """
     reader = MelReader(spec, augmentation=augmentation or Augmentation())
-    mark = fingerprint(encoder, spec, seed)
+    mark = fingerprint(encoder, f"{spec} {reader.augmentation} {seed}")
     total = 0
     encoder.eval()
     for part in parts:
         target = folder / "encoded" / part
-        _forget_other_encoder(target, mark)
+        said = sha256((folder / f"{part}.jsonl").read_bytes()).hexdigest()
+        _forget_others(target, {"encoder": mark, "manifest": said})
         records = read_manifest(folder / f"{part}.jsonl", kind="recording").records
         shards = [(p, at) for p in range(passes) for at in range(0, len(records), _CLIPS_PER_SHARD)]
         for number, (turn, start) in enumerate(shards):
@@ -105,9 +108,9 @@ def encode_questions(
     return total
 
 
-def fingerprint(encoder: nn.Module, spec: MelSpec, seed: int) -> str:
+def fingerprint(encoder: nn.Module, fed: str) -> str:
     """A hash of the encoder's weights and of how it is fed."""
-    digest = sha256(f"{spec} {seed}".encode())
+    digest = sha256(fed.encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().float().numpy().tobytes())
     return digest.hexdigest()
@@ -143,11 +146,13 @@ def _run(encoder: nn.Module, mels: Sequence[torch.Tensor]) -> Encoded:
     return encoder(batch.to(device), torch.tensor([mel.shape[1] for mel in mels], device=device))
 
 
-def _codes_of(records: Sequence[Mapping[str, Any]], codec: Codec) -> Iterator[npt.NDArray[np.int16]]:
+def _codes_of(
+    records: Sequence[Mapping[str, Any]], packs: Mapping[str, AudioPack], codec: Codec
+) -> Iterator[npt.NDArray[np.int16]]:
     """Codes `[L, Q]` of clips, encoded side by side; L counts every frame that a clip begins."""
     waves = []
     for record in records:
-        pack = _pack(record["audio"])
+        pack = packs[record["audio"]]
         samples = pack.read(record["offset"], record["duration"])
         waves.append(soxr.resample(samples, pack.sample_rate, codec.sample_rate).astype(np.float32))
     lengths = [-(-len(wave) // codec.samples_per_frame) for wave in waves]
@@ -161,15 +166,6 @@ def _codes_of(records: Sequence[Mapping[str, Any]], codec: Codec) -> Iterator[np
         )
     for row, length in zip(codes, lengths, strict=True):
         yield row[:, :length].T.astype(np.int16)
-
-
-_PACKS: dict[str, AudioPack] = {}
-
-
-def _pack(path: str) -> AudioPack:
-    if path not in _PACKS:
-        _PACKS[path] = AudioPack(Path(path))
-    return _PACKS[path]
 
 
 def _to_codec(batch: torch.Tensor, codec: Codec) -> torch.Tensor:
@@ -190,10 +186,11 @@ def _groups(order: Sequence[int], sizes: Sequence[float], limit: float) -> Itera
         yield group
 
 
-def _forget_other_encoder(folder: Path, mark: str) -> None:
-    note = folder / "encoder.json"
-    if note.is_file() and json.loads(note.read_text())["fingerprint"] != mark:
-        logger.info("%s was made by another encoder; it is made again", folder)
+def _forget_others(folder: Path, marks: Mapping[str, str]) -> None:
+    """Drop what another encoder made, or this one of other clips."""
+    note = folder / "marks.json"
+    if folder.is_dir() and not (note.is_file() and json.loads(note.read_text()) == marks):
+        logger.info("%s was made by another encoder or of other clips; it is made again", folder)
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps({"fingerprint": mark}))
+    note.write_text(json.dumps(marks))
