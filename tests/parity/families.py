@@ -1,6 +1,8 @@
 """Tiny random models of the supported families, made offline."""
 
+import pytest
 import torch
+from transformers import GraniteMoeModel
 
 from deeptalk.backbone import Backbone, open_backbone
 
@@ -85,6 +87,8 @@ NAMED = ("deepseek_v2", "qwen3_moe", "olmoe", "mixtral")
 
 
 def tiny(name: str, *, seed: int = 0) -> Backbone:
+    if name == "granitemoe" and "router_logits" not in GraniteMoeModel._can_record_outputs:
+        pytest.skip("this transformers version has Granite's router outputs in another order; it is refused")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         attention = "eager" if name == "gpt_oss" else "sdpa"

@@ -34,12 +34,12 @@ def find_moe_layers(model: PreTrainedModel) -> tuple[MoeLayer, ...]:
     model_type = model.config.model_type
     if model_type not in _RULES:
         raise ConfigError(f"backbone {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}.")
-    router_class = _router_class(model)
+    is_router = _declared_routers(model)
     layers = []
     for name, module in model.named_modules():
-        if isinstance(module, router_class):
-            block_name = name.rpartition(".")[0]
-            _check_block(model.get_submodule(block_name), model_type)
+        block_name = name.rpartition(".")[0]
+        block = model.get_submodule(block_name)
+        if is_router(module) and isinstance(getattr(block, "experts", None), nn.Module):
             layers.append(MoeLayer(block_name=block_name, router=module, rule=_RULES[model_type](module)))
     if not layers:
         raise ConfigError(
@@ -50,16 +50,16 @@ def find_moe_layers(model: PreTrainedModel) -> tuple[MoeLayer, ...]:
     return tuple(layers)
 
 
-def _router_class(model: PreTrainedModel) -> type[nn.Module]:
+def _declared_routers(model: PreTrainedModel) -> Callable[[nn.Module], bool]:
+    """Whether a module is a router: by the model's declaration, or by what a router knows of itself.
+
+    Version 5.17 of ``transformers`` has no declaration for some families, DeepSeek-V2 among them.
+    """
     declared = (getattr(type(model.base_model), "_can_record_outputs", None) or {}).get("router_logits")
-    if not isinstance(declared, OutputRecorder) or not declared.target_class:
-        raise ConfigError(f"{type(model).__name__} doesn't declare the class of its routers.")
-    return declared.target_class
-
-
-def _check_block(block: nn.Module, model_type: str) -> None:
-    if not isinstance(getattr(block, "experts", None), nn.Module):
-        raise ConfigError(f"the blocks of backbone {model_type!r} hold no module named 'experts'.")
+    if isinstance(declared, OutputRecorder) and declared.target_class:
+        router_class = declared.target_class
+        return lambda module: isinstance(module, router_class)
+    return lambda module: hasattr(module, "top_k") and hasattr(module, "num_experts")
 
 
 @torch.no_grad()
@@ -71,13 +71,18 @@ def _check_rule(layer: MoeLayer, model_type: str) -> None:
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(16, weight.shape[-1], generator=generator).to(weight)
     logits, weights, experts = layer.router(probe)
-    ours = _dense(*layer.rule(layer.router, logits, torch.ones_like(logits, dtype=torch.bool)), logits)
-    tolerance = 1e-5 if weights.dtype == torch.float32 else 1e-2
-    if not torch.allclose(ours, _dense(weights, experts, logits), atol=tolerance):
+    is_ordered = logits.is_floating_point() and weights.is_floating_point() and weights.shape == experts.shape
+    if not is_ordered or not _is_same(layer, logits, weights, experts):
         raise ConfigError(
             f"the router of backbone {model_type!r} selects in another way than expected; "
             "this version of transformers is not supported for it."
         )
+
+
+def _is_same(layer: MoeLayer, logits: Tensor, weights: Tensor, experts: Tensor) -> bool:
+    ours = _dense(*layer.rule(layer.router, logits, torch.ones_like(logits, dtype=torch.bool)), logits)
+    tolerance = 1e-5 if weights.dtype == torch.float32 else 1e-2
+    return torch.allclose(ours, _dense(weights, experts, logits), atol=tolerance)
 
 
 def _dense(weights: Tensor, experts: Tensor, logits: Tensor) -> Tensor:
