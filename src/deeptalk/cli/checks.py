@@ -146,7 +146,7 @@ def _kind_of(path: Path) -> Kind | None:
         return "dialogue"
     if "audio" in record:
         return "recording"
-    return "text_line" if "text" in record else None
+    return "sentence" if "text" in record else None
 
 
 def _optional(name: str, is_there: bool, use: str) -> Finding:

@@ -37,7 +37,7 @@ def evaluate_pocket(
     loaded = open_model(model)
     if voice not in loaded.voices:
         raise ConfigError(f"No voice is called {voice!r}; this model has: {', '.join(loaded.voices)}.")
-    asked = EvalSet(questions or Path(str(files("deeptalk"))) / "assets" / "eval")
+    asked = EvalSet(questions or Path(str(files("deeptalk"))) / "assets" / "evaluation")
     judges = open_judges(asked.folder) if has_judge else None
     with bars() as show:
         run = PocketEvaluation(loaded, asked, voice=voice, limit=limit)
