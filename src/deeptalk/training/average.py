@@ -20,8 +20,9 @@ class WeightAverage:
     def update(self, model: nn.Module, *, step: int) -> None:
         """Move the average towards the weights; `step` counts from 1."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        new = [p for p in model.parameters() if p.requires_grad]
-        torch._foreach_lerp_(list(self.tensors.values()), [p.detach() for p in new], 1 - decay)
+        for name, parameter in model.named_parameters():
+            if name in self.tensors:
+                self.tensors[name].lerp_(parameter, 1 - decay)
 
     @torch.no_grad()
     def adopt(self, model: nn.Module) -> None:

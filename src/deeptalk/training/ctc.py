@@ -37,7 +37,7 @@ class CtcBatch(Protocol):
 
 
 class EncoderForCtc(nn.Module):
-    """A speech encoder with two linear heads that only pretraining needs; the last id of each is the blank."""
+    """A speech encoder with two linear heads that only pretraining needs; each has the blank as last id."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class CtcOutput:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ctc:
-    """CTC per target token at the top, plus `phone_weight` times the path loss per phone at layer `phone_layer`.
+    """CTC per target token at the top, and the path loss per phone at layer `phone_layer`, weighted.
 
     `aligned` weighs a cross-entropy against guessed labels of all frames, as training of hidden Markov models
     begins: it leads to where the path losses work.
@@ -95,7 +95,7 @@ class Ctc:
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """Tokens, phones."""
+        """Tokens, phones, and the guessed phones and tokens of all frames."""
         return (
             Term(name="tokens", weight=self.token_weight),
             Term(name="phones", weight=self.phone_weight),
@@ -133,7 +133,7 @@ class Ctc:
         return torch.stack([tokens, phones, *labelled])
 
     def total(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """The weighted sum of both means."""
+        """The weighted sum of the means."""
         return weighted_means(self.terms, sums, counts)
 
     def measures(self, model: EncoderForCtc, batch: CtcBatch) -> Mapping[str, Measure]:

@@ -68,7 +68,11 @@ class StepReport:
 
 def build_accelerator() -> Accelerator:
     """The device and the processes that this run was launched with."""
-    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    # told that there is no accelerator, Accelerate joins CPU processes by gloo
+    only_cpu = not torch.accelerator.is_available()
+    return Accelerator(
+        cpu=only_cpu, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+    )
 
 
 def train(
@@ -171,7 +175,7 @@ class _Run:
         objective, device = self.task.objective, self.accelerator.device
         micro = [next(self.batches).to(device) for _ in range(self.recipe.accumulate)]
         counts = torch.stack([objective.counts(batch).to(device, torch.float32) for batch in micro]).sum(0)
-        counts = self.accelerator.reduce(counts, "sum")
+        counts = self._total(counts)
         self.num_positions = sum(objective.num_positions(batch) for batch in micro)
         sums = torch.zeros_like(counts)
         for index, batch in enumerate(micro):
@@ -182,7 +186,13 @@ class _Run:
                 total = objective.total(part, counts) * self.accelerator.num_processes
                 self.accelerator.backward(total)
             sums += part.detach()
-        return self.accelerator.reduce(sums, "sum"), counts
+        return self._total(sums), counts
+
+    def _total(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
+        total = self.accelerator.reduce(values, "sum")
+        assert isinstance(total, Tensor)
+        return total
 
     def _count_bad(self, loss: float, grad_norm: float) -> None:
         self.num_skipped += 1

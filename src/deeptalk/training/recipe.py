@@ -148,6 +148,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
-    if hasattr(value, "to_dict"):
-        return _plain(value.to_dict())
+    to_dict = getattr(value, "to_dict", None)
+    if callable(to_dict):
+        return _plain(to_dict())
     return str(value)

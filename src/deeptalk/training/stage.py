@@ -57,8 +57,15 @@ class SizedBatches(Protocol):
 class Stage(Protocol):
     """One recipe, opened."""
 
-    model: nn.Module
-    objective: Objective
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+        ...
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised."""
+        ...
 
     def batches(self, *, rank: int, world_size: int) -> SizedBatches:
         """This process's share of the training data."""

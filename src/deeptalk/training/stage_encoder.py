@@ -1,5 +1,6 @@
 """Pretraining of the speech encoder on transcribed clips, and its folder on disk."""
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -8,7 +9,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from transformers.models.whisper.modeling_whisper import sinusoids
+from transformers.models.whisper.modeling_whisper import WhisperAttention, WhisperEncoderLayer, sinusoids
 
 from deeptalk.data.augment import Augmentation
 from deeptalk.data.transcription import TranscriptionBatches, Transcripts
@@ -23,11 +24,13 @@ from deeptalk.training.recipe import Recipe, Source
 from deeptalk.training.stage import Places
 
 HEADS = "heads.safetensors"
-_POSITION_SCALE = 0.03
+_POSITION_SCALE = 0.7
+_DISTANCES = (-1, 1, -3, 3)  # frames of 20 ms
+_SHARPNESS = 1.3
 
 
 class EncoderStage:
-    """Pretraining of the encoder; a recipe that starts from another one goes on with its weights and heads."""
+    """Pretraining of the encoder; a recipe that starts from another goes on with its weights and heads."""
 
     def __init__(self, recipe: Recipe, places: Places) -> None:
         part, objective = recipe.model, recipe.objective
@@ -47,7 +50,7 @@ class EncoderStage:
             tokenizer=tokenizer,
         )
         if not earlier:
-            _place(self.model.encoder)
+            _begin(self.model.encoder)
         for folder in earlier:
             self.model.load_state_dict(safetensors.torch.load_file(folder / HEADS), strict=False)
 
@@ -90,8 +93,41 @@ class EncoderStage:
         )
 
 
-def _place(encoder: SpeechEncoder) -> None:
-    """Whisper's sinusoids for positions, as quiet as untrained convolutions, lest they drown them."""
-    table = encoder.embed_positions.weight
+def _begin(encoder: SpeechEncoder) -> None:
+    """Starting values for training from nothing on few hours of speech.
+
+    Whisper's own (0.02 everywhere) let untrained convolutions whisper under its sinusoids, and leave it to
+    attention to discover that neighbours matter. Here all matrices keep the level, and each head begins by
+    looking at a fixed distance: shifted sinusoids are rotated ones, so query and key are the same pairs of
+    channels, the query's rotated.
+    """
+    for conv in (encoder.conv1, encoder.conv2):
+        torch.nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    table, heads = encoder.embed_positions.weight, encoder.settings.heads
     with torch.no_grad():
         table.copy_(sinusoids(*table.shape) * _POSITION_SCALE)
+        for layer in encoder.layers:
+            assert isinstance(layer, WhisperEncoderLayer)
+            attention = layer.self_attn
+            for linear in (attention.v_proj, attention.out_proj, layer.fc1, layer.fc2):
+                torch.nn.init.xavier_normal_(linear.weight)
+            for head in range(heads):
+                _look_at(attention, head, distance=_DISTANCES[head % len(_DISTANCES)])
+
+
+def _look_at(attention: WhisperAttention, head: int, *, distance: int) -> None:
+    """Make a head attend to the frame at a distance, by the fastest sinusoids that its width can hold."""
+    width, size = attention.q_proj.weight.shape[1], attention.head_dim
+    pairs, half = size // 2, width // 2
+    first = head * size
+    speeds = torch.exp(-math.log(10_000.0) / (half - 1) * torch.arange(pairs)) * distance
+    rows, channels = first + torch.arange(pairs), torch.arange(pairs)
+    for weight in (attention.q_proj.weight, attention.k_proj.weight):
+        weight[first : first + size] *= 0.1
+    attention.k_proj.weight[rows, channels] += _SHARPNESS
+    attention.k_proj.weight[rows + pairs, channels + half] += _SHARPNESS
+    # sin(w(t + d)) = cos(wd) sin(wt) + sin(wd) cos(wt), cos(w(t + d)) = cos(wd) cos(wt) - sin(wd) sin(wt)
+    attention.q_proj.weight[rows, channels] += _SHARPNESS * speeds.cos()
+    attention.q_proj.weight[rows, channels + half] += _SHARPNESS * speeds.sin()
+    attention.q_proj.weight[rows + pairs, channels + half] += _SHARPNESS * speeds.cos()
+    attention.q_proj.weight[rows + pairs, channels] -= _SHARPNESS * speeds.sin()
