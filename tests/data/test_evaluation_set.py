@@ -6,7 +6,7 @@ import soundfile
 
 from deeptalk.data import evaluation_set
 from deeptalk.data.domain import eval_questions
-from deeptalk.data.evaluation_set import build_eval_set, build_examples
+from deeptalk.data.evaluation_set import EXAMPLE_CATEGORIES, build_eval_set, build_examples, example_items
 from deeptalk.data.manifest import read_manifest
 from deeptalk.data.synthesis import HELD_OUT_VOICES, Voice
 from deeptalk.errors import DataError
@@ -63,3 +63,11 @@ def test_examples_are_small_files_named_by_their_words(tmp_path: Path, few) -> N
     assert [path.name[0] for path in paths] == ["1", "2", "3"]
     assert all(path.suffix == ".wav" and " " not in path.name for path in paths)
     assert all(soundfile.info(path).samplerate == 16_000 for path in paths)
+
+
+def test_the_examples_are_short_held_out_questions_of_many_kinds() -> None:
+    items = example_items()
+    assert [item.category for item in items] == list(EXAMPLE_CATEGORIES)
+    assert len({item.messages[0].text for item in items}) == len(items) >= 6
+    assert [item.text_only for item in items].count(True) == 1
+    assert all(len(item.messages) == 2 and len(item.messages[0].text) < 50 for item in items)

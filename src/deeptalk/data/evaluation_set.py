@@ -17,6 +17,18 @@ from deeptalk.data.synthesis import HELD_OUT_VOICES, PACK_RATE, Speak, Voice, ch
 from deeptalk.errors import DataError
 
 MAX_BYTES = 4_000_000
+EXAMPLE_CATEGORIES = (
+    "facts",
+    "arithmetic",
+    "reasoning",
+    "strings",
+    "smalltalk",
+    "facts",
+    "reasoning",
+    "refusal",
+)
+"""What the example questions are about; the first fact is one that is learnt from text only."""
+
 _GAP_SECONDS = 0.1
 _BLOCK = 160_000
 
@@ -43,6 +55,23 @@ def build_eval_set(
     size = _write_opus(folder / "questions.opus", np.concatenate(parts), compression)
     number = write_manifest(folder / "questions.jsonl", records, kind="dialogue")
     return {"items": number, "minutes": offset / PACK_RATE / 60, "megabytes": size / 1e6}
+
+
+def example_items(*, seed: int = 0) -> list[DomainItem]:
+    """A short evaluation question of each of `EXAMPLE_CATEGORIES`, no kind of question twice."""
+    chosen: list[DomainItem] = []
+    for category in EXAMPLE_CATEGORIES:
+        kinds = {item.fact.split("/")[0] for item in chosen if item.category == category}
+        rest = [
+            item
+            for item in eval_questions(seed=seed)
+            if item.category == category
+            and item not in chosen
+            and (category not in ("facts", "reasoning") or item.fact.split("/")[0] not in kinds)
+            and item.text_only == (category == "facts" and not kinds)
+        ]
+        chosen.append(min(rest, key=lambda item: (abs(len(item.messages[0].text) - 34), item.id)))
+    return chosen
 
 
 def build_examples(folder: Path, items: Sequence[DomainItem], *, speak: Speak = synthesise) -> list[Path]:

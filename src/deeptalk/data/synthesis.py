@@ -82,7 +82,7 @@ HELD_OUT_VOICES = (
     _espeak("Andrea", "en-us"),
     _espeak("Michael", "en-us"),
     _espeak("linda", "en-gb"),
-    _espeak("Marco", "en-us"),
+    _espeak("Nguyen", "en-us"),
     _espeak("travis", "en-gb"),
 )
 """Voices of the evaluation; neither they nor their near copies (belinda, gustave) are in training."""
