@@ -216,6 +216,26 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path):
     (last / "progress.json").write_text(json.dumps(state | {"format_version": 99}))
     with pytest.raises(CheckpointError, match="99"):
         run(linear(), folder=tmp_path, resume=True)
+    (last / "progress.json").write_text(json.dumps(state))
+    whole = (last / "model.safetensors").read_bytes()
+    for name in ("model.safetensors", "optimizer.pt"):
+        kept = (last / name).read_bytes()
+        (last / name).write_bytes(whole[:40])
+        with pytest.raises(CheckpointError, match="damaged"):
+            run(linear(), folder=tmp_path, resume=True)
+        (last / name).write_bytes(kept)
+    assert run(linear(), folder=tmp_path, resume=True) == []
+
+
+def test_an_interruption_in_the_last_step_still_gives_the_average(tmp_path: Path):
+    recipe = dataclasses.replace(RECIPE, num_steps=2, average=0.9)
+    run(straight := linear(), recipe)
+    reports = train(model := linear(), recipe=recipe, batches=Stream())
+    next(reports)
+    signal.raise_signal(signal.SIGINT)
+    (last,) = list(reports)
+    assert not last.is_interrupted
+    assert torch.equal(model.weight, straight.weight)
 
 
 def test_evaluation_runs_on_its_steps_and_adds_batches():

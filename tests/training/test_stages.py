@@ -37,9 +37,10 @@ def dialogue(name: str) -> Recipe:
 
 def pretrain(complete: Complete, root: Path) -> None:
     """A language model by its recipe, and a random encoder in place of a trained one."""
-    complete(tiny("pocket-text"))
-    encoder = SpeechEncoder(RECIPES["pocket-encoder"].model.tiny().encoder)
-    save_encoder(encoder, root / "pocket-encoder" / "model", provenance={})
+    hearing, text, _ = RECIPES["pocket-align"].starts_from
+    complete(dataclasses.replace(tiny(text), starts_from=()))
+    encoder = SpeechEncoder(RECIPES[hearing].model.tiny().encoder)
+    save_encoder(encoder, root / hearing / "model", provenance={})
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -102,6 +103,17 @@ def test_an_interrupted_stage_ends_as_if_it_had_not_been(root: Path, data: Path,
     torch.manual_seed(5)
     assert [report.step for report in run_stage(recipe, root=root, data=data)] == [3, 4]
     assert not moved(tmp_path / "straight" / recipe.name / "model", root / recipe.name / "model")
+
+
+def test_a_run_begun_anew_forgets_the_old_one(complete: Complete, root: Path, data: Path):
+    recipe = tiny("pocket-text")
+    complete(dataclasses.replace(recipe, num_steps=3))
+    torch.manual_seed(0)
+    steps = [report.step for report in run_stage(recipe, root=root, data=data, resume=False)]
+    assert steps == [1, 2]
+    folder = root / recipe.name / "run"
+    assert [path.name for path in sorted(folder.glob("step-*"))] == ["step-00000001", "step-00000002"]
+    assert [line["step"] for line in read_metrics(folder / "metrics.jsonl")] == [1, 2]
 
 
 def test_a_stage_asks_for_the_one_before(root: Path, data: Path):

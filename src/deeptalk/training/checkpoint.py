@@ -11,10 +11,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -135,11 +137,19 @@ def load_checkpoint(
             f"{path} was written by {len(progress.data)} processes, this run has {num_processes}; "
             "resume with as many."
         )
-    _copy_into(_moving(model), load_file(path / "model.safetensors"), path)
+    try:
+        weights = load_file(path / "model.safetensors")
+        averaged = {} if average is None else load_file(path / "average.safetensors")
+        moments = torch.load(path / "optimizer.pt", weights_only=True)
+        states = torch.load(path / "generators.pt", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); remove it to go on from the one before."
+        ) from error
+    _copy_into(_moving(model), weights, path)
     if average is not None:
-        _copy_into(average, load_file(path / "average.safetensors"), path)
-    optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
-    states = torch.load(path / "generators.pt", weights_only=True)
+        _copy_into(average, averaged, path)
+    optimizer.load_state_dict(moments)
     set_generators(states[process_index], generator)
     return progress
 

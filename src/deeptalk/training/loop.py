@@ -106,7 +106,8 @@ def train(
         while run.step < num_steps:
             started = now()
             report = run.advance(num_steps)
-            is_stopped, is_last = interruption.requested, run.step == num_steps
+            is_last = run.step == num_steps
+            is_stopped = run.any_process(interruption.requested) and not is_last
             evaluation: Mapping[str, float] = {}
             seconds = now() - started
             if evaluate is not None and (run.step % recipe.eval_every == 0 or is_last):
@@ -120,7 +121,7 @@ def train(
                 num_steps=num_steps,
                 tokens_per_second=run.num_positions / max(seconds, 1e-9),
                 skipped=run.num_skipped,
-                is_interrupted=is_stopped and not is_last,
+                is_interrupted=is_stopped,
                 evaluation=evaluation,
                 **report,
             )
@@ -176,7 +177,8 @@ class _Run:
         micro = [next(self.batches).to(device) for _ in range(self.recipe.accumulate)]
         counts = torch.stack([objective.counts(batch).to(device, torch.float32) for batch in micro]).sum(0)
         counts = self._total(counts)
-        self.num_positions = sum(objective.num_positions(batch) for batch in micro)
+        positions = sum(objective.num_positions(batch) for batch in micro)
+        self.num_positions = positions * self.accelerator.num_processes  # about: shares are alike
         sums = torch.zeros_like(counts)
         for index, batch in enumerate(micro):
             is_last = index == len(micro) - 1
@@ -187,6 +189,10 @@ class _Run:
                 self.accelerator.backward(total)
             sums += part.detach()
         return self._total(sums), counts
+
+    def any_process(self, flag: bool) -> bool:
+        """Whether the flag is up in at least one process; all of them get the same answer."""
+        return bool(self._total(torch.tensor(float(flag), device=self.accelerator.device)))
 
     def _total(self, values: Tensor) -> Tensor:
         """The sum over all processes."""

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,16 +70,18 @@ def run_stage(
     if resume and is_finished(recipe, places):
         return
     asked, accelerator = recipe, accelerator or build_accelerator()
-    stage = open_stage(recipe, places)
+    folder = places.run(recipe.name)
+    if accelerator.is_main_process and not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    with accelerator.main_process_first():  # it makes the caches and the partition that the others read
+        stage = open_stage(recipe, places)
     freeze_all_but(stage.model, recipe.trains)
     batches = stage.batches(rank=accelerator.process_index, world_size=accelerator.num_processes)
     if recipe.num_steps is None:
         num_batches = batches.num_batches_per_epoch() * (recipe.epochs or 1)
         recipe = dataclasses.replace(recipe, num_steps=max(1, num_batches // recipe.accumulate), epochs=None)
-    folder = places.run(recipe.name)
     note = provenance(recipe, places) | {"asked_hash": asked.hash}
-    last = checkpoints(folder)[-1:] if resume else []
-    metrics = MetricsWriter(folder / METRICS, resume_step=read_progress(last[0]).step if last else 0)
+    metrics = _open_metrics(folder) if accelerator.is_main_process else None
     held_out = stage.held_out()
     for report in train(
         stage.model,
@@ -90,7 +93,7 @@ def run_stage(
         evaluate=(lambda task: evaluate(task, held_out)) if held_out else None,
         accelerator=accelerator,
     ):
-        if accelerator.is_main_process:
+        if metrics is not None:
             metrics.write(dataclasses.asdict(report))
         yield report
         if report.is_interrupted:
@@ -132,6 +135,11 @@ def provenance(recipe: Recipe, places: Places) -> dict[str, Any]:
         "starts_from": before,
         "torch": torch.__version__,
     }
+
+
+def _open_metrics(folder: Path) -> MetricsWriter:
+    last = checkpoints(folder)[-1:]
+    return MetricsWriter(folder / METRICS, resume_step=read_progress(last[0]).step if last else 0)
 
 
 def _save(stage: Stage, folder: Path, note: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ LAYOUT = "layout.json"
 
 
 class TextStage:
-    """Pretraining of the language model on text dialogues."""
+    """Pretraining of the language model on text dialogues; a recipe that starts from another one goes on."""
 
     def __init__(self, recipe: Recipe, places: Places) -> None:
         part = recipe.model
@@ -39,7 +39,8 @@ class TextStage:
                 f"{self.tokenizer_path} has {self.tokenizer.vocab_size} ids, the recipe's layout room for "
                 f"{part.layout.vocab_size}."
             )
-        self.model: Backbone = open_backbone(dict(part.backbone))
+        earlier = [places.need(name) for name in recipe.starts_from]
+        self.model: Backbone = open_backbone(earlier[-1] if earlier else dict(part.backbone))
         self.objective = recipe.objective
 
     def batches(self, *, rank: int, world_size: int) -> DialogueBatches:
