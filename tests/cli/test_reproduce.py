@@ -29,7 +29,7 @@ def done(monkeypatch: pytest.MonkeyPatch, model_folder: Path) -> list[str]:
     def prepare_text(folder: Path, **_: object) -> dict[str, float]:
         made.append("text")
         folder.mkdir(parents=True)
-        (folder / "lexicon.json").write_text("{}")
+        (folder / "durations.json").write_text("{}")
         return {"items": 1}
 
     def prepare_speech(folder: Path, **_: object) -> dict[str, float]:

@@ -75,71 +75,74 @@ POCKET_TEXT = Recipe(
 POCKET_MEL = MelSpec(reference="fixed")
 
 POCKET_HEARING = EncoderPart(
-    encoder=EncoderConfig(mode="chunked", chunk_frames=16, d_model=192, layers=5, heads=4, ffn=768, dropout=0.05),
+    encoder=EncoderConfig(
+        mode="chunked", chunk_frames=16, d_model=192, layers=5, heads=4, ffn=768, dropout=0.05
+    ),
     mel=POCKET_MEL,
     augmentation=Augmentation(
-        clean=0.25, level=(-20.0, 0.0), noise=0.4, noise_ratio=(10.0, 40.0), room=0.2, telephone=0.2
+        clean=0.5, level=(-15.0, 0.0), noise=0.4, noise_ratio=(15.0, 40.0), room=0.15, telephone=0.15
     ),
 )
 
 POCKET_ENCODER_START = Recipe(
     name="pocket-encoder-start",
-    paper="section 3.1: stands for the pretrained speech encoder; frames are labelled by average durations of phones",
+    paper="section 3.1: stands for the pretrained speech encoder; frames labelled by average durations",
     model=replace(POCKET_HEARING, augmentation=None),
     trains=("*",),
     mixture=(
         Source(manifest="reading", task="transcribe", weight=0.5),
         Source(manifest="questions", task="transcribe", weight=0.5),
     ),
-    objective=Ctc(token_weight=0.0, phone_weight=0.0, phone_layer=3, aligned=1.0),
-    optim=AdamW(lr=8e-4, betas=(0.9, 0.98), weight_decay=0.01),
-    schedule=Cosine(warmup_fraction=0.05, final_fraction=0.3),
+    objective=Ctc(token_weight=0.0, phone_weight=0.1, phone_layer=3, aligned=1.0),
+    optim=AdamW(lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01),
+    schedule=Cosine(warmup_fraction=0.08, final_fraction=0.6),
     batch_size=2_000,
-    num_steps=700,
+    num_steps=350,
     max_positions=3_000,
     precision="bf16",
     seed=42,
 )
 
-POCKET_ENCODER_ROOMS = Recipe(
-    name="pocket-encoder-rooms",
-    paper="section 3.1: stands for the pretrained speech encoder; the same in ever new rooms",
-    model=POCKET_HEARING,
+POCKET_ENCODER = Recipe(
+    name="pocket-encoder",
+    paper="section 3.1: stands for the pretrained speech encoder; block-causal, to run while one speaks",
+    model=replace(POCKET_HEARING, augmentation=None),
     starts_from=("pocket-encoder-start",),
     trains=("*",),
     mixture=(
         Source(manifest="reading", task="transcribe", weight=0.45),
         Source(manifest="questions", task="transcribe", weight=0.55),
     ),
-    objective=Ctc(token_weight=0.0, phone_weight=0.0, phone_layer=3, aligned=1.0),
+    objective=Ctc(token_weight=0.5, phone_weight=1.0, phone_layer=3),
     optim=AdamW(lr=8e-4, betas=(0.9, 0.98), weight_decay=0.01),
-    schedule=Cosine(warmup_fraction=0.02, final_fraction=0.3),
+    schedule=Cosine(warmup_fraction=0.03, final_fraction=0.03),
     batch_size=2_000,
-    num_steps=1_500,
+    num_steps=1_900,
     max_positions=3_000,
+    average=0.99,
     precision="bf16",
-    seed=43,
+    seed=44,
 )
 
-POCKET_ENCODER = Recipe(
-    name="pocket-encoder",
-    paper="section 3.1: stands for the pretrained speech encoder; block-causal, to run while one speaks",
+POCKET_ENCODER_ROOMS = Recipe(
+    name="pocket-encoder-rooms",
+    paper="section 3.1: stands for the pretrained speech encoder; half of the clips in ever new rooms",
     model=POCKET_HEARING,
-    starts_from=("pocket-encoder-rooms",),
+    starts_from=("pocket-encoder",),
     trains=("*",),
     mixture=(
         Source(manifest="reading", task="transcribe", weight=0.45),
         Source(manifest="questions", task="transcribe", weight=0.55),
     ),
-    objective=Ctc(token_weight=1.0, phone_weight=0.3, phone_layer=3),
-    optim=AdamW(lr=4e-4, betas=(0.9, 0.98), weight_decay=0.01),
+    objective=Ctc(token_weight=1.0, phone_weight=0.5, phone_layer=3),
+    optim=AdamW(lr=6e-4, betas=(0.9, 0.98), weight_decay=0.01),
     schedule=Cosine(warmup_fraction=0.05, final_fraction=0.03),
     batch_size=2_000,
-    num_steps=700,
+    num_steps=420,
     max_positions=3_000,
-    average=0.99,
+    average=0.98,
     precision="bf16",
-    seed=44,
+    seed=45,
 )
 
 POCKET_CODEC = Recipe(
@@ -163,7 +166,7 @@ POCKET_CODEC = Recipe(
 POCKET_ALIGN = Recipe(
     name="pocket-align",
     paper="section 3.3, stage 1",
-    starts_from=("pocket-encoder", "pocket-text", "pocket-codec"),
+    starts_from=("pocket-encoder-rooms", "pocket-text", "pocket-codec"),
     model=DialoguePart(
         adapter=AdapterConfig(kind="gated_mlp", stride=4, in_width=192, hidden=128, out_width=192),
         layout=POCKET_LAYOUT,
@@ -180,9 +183,8 @@ POCKET_ALIGN = Recipe(
     optim=AdamW(lr=2e-3, betas=(0.9, 0.95)),
     schedule=Cosine(warmup_fraction=0.05, final_fraction=0.05),
     batch_size=2_048,
-    num_steps=1_000,
+    num_steps=60,
     max_positions=400,
-    encoded_passes=2,
     seed=45,
 )
 
@@ -192,23 +194,23 @@ POCKET_AUDIO_EXPERTS = Recipe(
     starts_from=("pocket-align",),
     partition=ByLoad(
         num_audio_experts=8,
+        num_batches=12,
         audio=(Source(manifest="speech_train", task="speech_to_speech"),),
         text=(Source(manifest="speech_train", task="text_to_speech"),),
     ),
     routing=Routing(text="audio", audio="audio"),
     trains=("backbone.*.experts.audio.*", "embedding.*", "heads.codec.*"),
     mixture=(
-        Source(manifest="speech_train", task="speech_to_speech", weight=0.5),
-        Source(manifest="speech_train", task="text_to_speech", weight=0.25),
-        Source(manifest="aloud", task="read_aloud", weight=0.25),
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.1),
+        Source(manifest="speech_train", task="text_to_speech", weight=0.5),
+        Source(manifest="aloud", task="read_aloud", weight=0.4),
     ),
     objective=Supervised(text_weight=1 / 8, codec_weight=1 / 8),
     optim=AdamW(lr=2e-3, betas=(0.9, 0.95)),
     schedule=Cosine(warmup_fraction=0.03, final_fraction=0.05),
     batch_size=2_048,
-    num_steps=1_500,
+    num_steps=260,
     max_positions=400,
-    encoded_passes=2,
     seed=46,
 )
 
@@ -224,9 +226,8 @@ POCKET_TEXT_EXPERTS = Recipe(
     optim=AdamW(lr=5e-4, betas=(0.9, 0.95)),
     schedule=Cosine(warmup_fraction=0.05, final_fraction=0.05),
     batch_size=2_048,
-    num_steps=300,
+    num_steps=20,
     max_positions=400,
-    encoded_passes=2,
     seed=47,
 )
 
@@ -251,10 +252,9 @@ POCKET_JOINT = Recipe(
     optim=AdamW(lr=1.5e-3, betas=(0.9, 0.95), weight_decay=0.02),
     schedule=Cosine(warmup_fraction=0.03, final_fraction=0.02),
     batch_size=2_048,
-    num_steps=6_000,
+    num_steps=360,
     max_positions=400,
-    encoded_passes=2,
-    average=0.998,
+    average=0.97,
     seed=48,
 )
 
@@ -262,8 +262,8 @@ POCKET_PIPELINE = (
     POCKET_CODEC,
     POCKET_TEXT,
     POCKET_ENCODER_START,
-    POCKET_ENCODER_ROOMS,
     POCKET_ENCODER,
+    POCKET_ENCODER_ROOMS,
     POCKET_ALIGN,
     POCKET_AUDIO_EXPERTS,
     POCKET_TEXT_EXPERTS,
