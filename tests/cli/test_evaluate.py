@@ -1,16 +1,21 @@
 """The evaluation from the command line, on four questions and a random model."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from typer.testing import CliRunner
 
+import deeptalk
 from deeptalk.cli import app
+from deeptalk.cli.evaluation import text_backbone
 from deeptalk.cli.targets import TARGETS, table_rows
 from deeptalk.decoding import Limits
+from deeptalk.evaluation.answers import Respondent
 from deeptalk.evaluation.metrics import share_score
 
 ITEMS = [
@@ -69,6 +74,35 @@ def test_every_figure_that_can_be_measured_is(questions, model_folder, tmp_path)
     table = run(*given).stdout
     assert "not run" in table
     assert "speech to text, exact" in table
+
+
+@pytest.mark.usefixtures("short_answers")
+def test_the_drop_is_measured_once_and_kept(questions, model_folder, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    backbone = deeptalk.load(folder).model.backbone.model
+    backbone.save_pretrained(tmp_path / "backbone")
+    given = ("eval", "pocket", "--model", folder, "--questions", questions, "--no-judge", "--json")
+    first = json.loads(run(*given, "--backbone", tmp_path / "backbone").stdout)
+    assert first["scores"]["text_to_text/drop"]["value"] == 0.0
+    noted = json.loads((folder / "text_backbone.json").read_text())
+    assert noted["scores"]["text_to_text/mean"] == first["scores"]["text_to_text/mean"]["value"]
+    assert json.loads(run(*given).stdout)["scores"]["text_to_text/drop"]["value"] == 0.0
+    other = json.loads(run(*given, "--limit", 1).stdout)
+    assert "text_to_text/drop" not in other["scores"]
+
+
+@pytest.mark.usefixtures("short_answers")
+def test_a_model_in_text_is_its_backbone(model_folder, tmp_path):
+    loaded = deeptalk.load(model_folder)
+    loaded.model.backbone.model.save_pretrained(tmp_path / "own")
+    with torch.no_grad():
+        loaded.model.backbone.model.get_output_embeddings().weight.mul_(-1)
+    loaded.model.backbone.model.save_pretrained(tmp_path / "other")
+    loaded = deeptalk.load(model_folder)
+    models = [loaded, *(text_backbone(loaded, tmp_path / name) for name in ("own", "other"))]
+    asked = [Respondent(model.engine) for model in models]
+    ours, own, other = (one.answer([one.written("what is red")], mode="text")[0].text for one in asked)
+    assert ours == own != other
 
 
 def test_a_voice_or_a_folder_that_is_not_there(questions, model_folder, tmp_path):

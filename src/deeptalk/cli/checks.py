@@ -1,7 +1,7 @@
 """What ``deeptalk doctor`` looks at; each check tells findings and never raises for what it looks for."""
 
+import importlib
 import importlib.metadata
-import importlib.util
 import json
 import shutil
 import time
@@ -43,10 +43,10 @@ def check_machine() -> Iterator[Finding]:
         yield _optional(program, shutil.which(program) is not None, "makes training data: make synthesisers")
     for module, use in (
         ("pocketsphinx", "judges speech: pip install 'deeptalk[judge]'"),
-        ("sounddevice", "plays and records: pip install 'deeptalk[mic]'"),
+        ("sounddevice", "plays and records: pip install 'deeptalk[mic]', apt-get install libportaudio2"),
         ("matplotlib", "draws loads: pip install 'deeptalk[plots]'"),
     ):
-        yield _optional(module, importlib.util.find_spec(module) is not None, use)
+        yield _optional(module, _is_importable(module), use)
 
 
 def check_model(name: str) -> Iterator[Finding]:
@@ -147,6 +147,15 @@ def _kind_of(path: Path) -> Kind | None:
     if "audio" in record:
         return "recording"
     return "sentence" if "text" in record else None
+
+
+def _is_importable(module: str) -> bool:
+    """Whether a module and the libraries of the system that it needs are there."""
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def _optional(name: str, is_there: bool, use: str) -> Finding:

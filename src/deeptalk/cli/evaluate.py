@@ -74,16 +74,16 @@ def print_report(report: "PocketReport") -> None:
     from deeptalk.cli.output import console
     from deeptalk.cli.targets import other_scores, table_rows
 
-    table = Table(box=None, title="pocket model", title_justify="left")
-    for name in ("figure", "must", "goal", "measured", "95 % interval", ""):
-        table.add_column(name, justify="left" if name == "figure" else "right")
+    table = Table(box=None, padding=(0, 1, 0, 0), title="pocket model", title_justify="left")
+    for name in ("figure", "must", "goal", "measured", "95 %", ""):
+        table.add_column(name, justify="left" if name == "figure" else "right", no_wrap=True)
     for target, score in table_rows(report.scores):
         bound = "≤" if target.at_most else "≥"
         asked = (target.title, f"{bound} {target.must:g}", f"{bound} {target.goal:g}")
         if score is None:
             table.add_row(*asked, "not run", "", "")
         else:
-            mark = "ok" if target.is_met(score.value) else "below" if not target.at_most else "above"
+            mark = "✓" if target.is_met(score.value) else "✗"
             table.add_row(*asked, _value(score), _interval(score), mark)
     screen = console()
     screen.print(table)
@@ -95,8 +95,9 @@ def print_report(report: "PocketReport") -> None:
 
 
 def _value(score: "Score") -> str:
-    return f"{score.value:.2f} {score.unit}" if abs(score.value) < 10 else f"{score.value:.1f} {score.unit}"
+    unit = score.unit.split()[0]
+    return f"{score.value:.2f} {unit}" if abs(score.value) < 10 else f"{score.value:.1f} {unit}"
 
 
 def _interval(score: "Score") -> str:
-    return f"{score.low:.1f} to {score.high:.1f}" if score.unit not in ("ms", "x", "points") else ""
+    return f"{score.low:.0f}–{score.high:.0f}" if score.unit not in ("ms", "x", "points") else ""

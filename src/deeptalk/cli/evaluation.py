@@ -51,7 +51,7 @@ def evaluate_pocket(
         _note_backbone(
             loaded, asked, backbone, model_folder(model) / BACKBONE_FIGURE, voice=voice, limit=limit
         )
-    _add_drop(report, model_folder(model) / BACKBONE_FIGURE)
+    _add_drop(report, model_folder(model) / BACKBONE_FIGURE, limit=limit)
     _add_floor(report, judges, asked, voice=voice, limit=limit)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -77,15 +77,18 @@ def _note_backbone(
     path.write_text(json.dumps({"scores": scores, "limit": limit}, indent=1) + "\n")
 
 
-def _add_drop(report: PocketReport, path: Path) -> None:
-    """Points that the model lost against its text backbone, if that was ever measured."""
+def _add_drop(report: PocketReport, path: Path, *, limit: int | None) -> None:
+    """Points that the model lost against its text backbone, if that was measured on the same questions."""
     name = "text_to_text/mean"
     ours = next(score for score in report.scores if score.name == name)
     if not path.is_file():
         report.not_run.append("text_to_text/drop (no --backbone DIR)")
         return
-    theirs = json.loads(path.read_text())["scores"][name]
-    drop = theirs - ours.value
+    noted = json.loads(path.read_text())
+    if noted["limit"] != limit:
+        report.not_run.append("text_to_text/drop (the backbone was asked other questions)")
+        return
+    drop = noted["scores"][name] - ours.value
     report.scores.append(
         Score(
             name="text_to_text/drop",

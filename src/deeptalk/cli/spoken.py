@@ -43,8 +43,8 @@ def tell(question: str, audio: Path | None, reply: Reply, *, is_json: bool) -> N
                 "text": reply.text,
                 "audio": str(audio) if audio else None,
                 "num_frames": reply.num_frames,
-                "time_to_first_audio_ms": reply.time_to_first_audio_ms,
-                "real_time_factor": reply.real_time_factor,
+                "time_to_first_audio_ms": _rounded(reply.time_to_first_audio_ms, 1),
+                "real_time_factor": _rounded(reply.real_time_factor, 4),
                 "finish_reason": reply.finish_reason,
             }
         )
@@ -57,3 +57,7 @@ def tell(question: str, audio: Path | None, reply: Reply, *, is_json: bool) -> N
     console().print(
         f"  {figures}" + ("" if reply.finish_reason == "stop" else f" · {reply.finish_reason}"), style="dim"
     )
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

@@ -22,42 +22,38 @@ class Target:
 
 
 TARGETS = (
-    Target(
-        score="text_to_text/mean", title="text to text, exact, mean of five categories", must=95.0, goal=99.0
-    ),
+    Target(score="text_to_text/mean", title="text to text, exact, 5 categories", must=95.0, goal=99.0),
     Target(
         score="text_to_text/drop",
-        title="  drop against its own text backbone",
+        title="  drop against its text backbone",
         must=3.0,
         goal=1.0,
         at_most=True,
     ),
     Target(score="speech_to_text/all", title="speech to text, exact", must=85.0, goal=95.0),
     Target(score="speech_to_text/text_only", title="  facts learnt from text only", must=70.0, goal=90.0),
-    Target(
-        score="speech_to_speech/bigram", title="speech to speech, exact, by the judge", must=75.0, goal=90.0
-    ),
+    Target(score="speech_to_speech/bigram", title="speech to speech, exact, judged", must=75.0, goal=90.0),
     Target(
         score="read_aloud_wer/bigram",
-        title="reading its own text aloud, WER",
+        title="reading aloud, WER, judged",
         must=8.0,
         goal=3.0,
         at_most=True,
     ),
     Target(
         score="transcription_wer",
-        title="transcription of held-out voices, WER",
+        title="transcription, held-out, WER",
         must=10.0,
         goal=4.0,
         at_most=True,
     ),
-    Target(score="refused_outside", title="questions outside the domain refused", must=80.0, goal=95.0),
-    Target(score="refused_inside", title="  inside it wrongly refused", must=5.0, goal=2.0, at_most=True),
-    Target(score="follow_up", title="follow-up questions, speech to text, exact", must=75.0, goal=90.0),
-    Target(score="real_digits/free", title="digits of real people, free transcription", must=50.0, goal=80.0),
+    Target(score="refused_outside", title="outside the domain, refused", must=80.0, goal=95.0),
+    Target(score="refused_inside", title="  inside it, wrongly refused", must=5.0, goal=2.0, at_most=True),
+    Target(score="follow_up", title="follow-ups, speech to text, exact", must=75.0, goal=90.0),
+    Target(score="real_digits/free", title="digits of real people, free", must=50.0, goal=80.0),
     Target(
         score="first_audio_p50",
-        title="first audio, median, 3 s question",
+        title="first audio, median",
         must=250.0,
         goal=80.0,
         at_most=True,
