@@ -24,6 +24,7 @@ from deeptalk.errors import ConfigError, DataError
 from deeptalk.shapes import Tensor
 from deeptalk.streams import Example, StreamLayout, Turn, encode_dialogue
 from deeptalk.streams.layout import num_encoder_frames, num_speech_frames
+from deeptalk.streams.prompt import READ_ALOUD
 from deeptalk.streams.text import TextCodec
 
 TaskName = Literal[
@@ -36,9 +37,6 @@ _TEMPLATE_TOKENS = 4
 _LETTERS_PER_SECOND = 14.0
 _ENCODER_FRAMES_PER_SECOND = 50.0
 _MARGIN_SECONDS = 0.5
-
-READ_ALOUD = "Read this aloud: {text}"
-"""How a user asks to hear a text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
