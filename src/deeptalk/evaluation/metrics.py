@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deeptalk.evaluation.normalize import plain, plain_words
+from deeptalk.training.edit_distance import edit_distance
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,12 +47,7 @@ def share_score(name: str, count: int, total: int) -> Score:
 
 def word_errors(prediction: Sequence[str], reference: Sequence[str]) -> int:
     """Substitutions, deletions and insertions that turn ``reference`` into ``prediction``."""
-    row = list(range(len(prediction) + 1))
-    for i, word in enumerate(reference, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(prediction, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
-    return row[-1]
+    return edit_distance(reference, prediction)
 
 
 def wer_score(name: str, predictions: Sequence[str], references: Sequence[str]) -> Score:

@@ -17,6 +17,7 @@ from deeptalk.errors import ConfigError
 from deeptalk.model.encoder import SpeechEncoder
 from deeptalk.shapes import Float, Int
 from deeptalk.streams.text import TextCodec
+from deeptalk.training.edit_distance import edit_distance
 from deeptalk.training.masking import Masking
 from deeptalk.training.objective import Measure, Term, weighted_means
 
@@ -157,16 +158,6 @@ def greedy(log_probs: Float[Tensor, "N U2 C"], lengths: Int[Tensor, "N"]) -> lis
         merged = torch.unique_consecutive(labels[:length]).tolist()
         decoded.append([label for label in merged if label != blank])
     return decoded
-
-
-def edit_distance(said: Sequence[object], heard: Sequence[object]) -> int:
-    """The fewest insertions, deletions and replacements that turn one sequence into the other."""
-    row = list(range(len(heard) + 1))
-    for i, wanted in enumerate(said, start=1):
-        diagonal, row[0] = row[0], i
-        for j, given in enumerate(heard, start=1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (wanted != given))
-    return row[-1]
 
 
 def _ctc(log_probs: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
