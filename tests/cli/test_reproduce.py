@@ -36,8 +36,9 @@ def done(monkeypatch: pytest.MonkeyPatch, model_folder: Path) -> list[str]:
         made.append("speech")
         return {"questions": 0.5}
 
-    def train_stage(recipe, *, root: Path, data: Path, resume: bool) -> Report:
+    def train_stage(recipe, *, root: Path, data: Path, resume: bool, compiled: bool) -> Report:
         assert resume
+        assert not compiled
         assert data == root / "data"
         is_interrupted = recipe.name == NAMES[2] and NAMES[2] not in made
         made.append(recipe.name)

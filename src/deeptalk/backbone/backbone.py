@@ -104,6 +104,13 @@ class Backbone(nn.Module):
             router = tuple(call.collected[layer] for layer in range(self.layers.num_moe_layers))
         return BackboneOutput(hidden=output.last_hidden_state, router=router, cache=cache)
 
+    def compile_layers(self) -> None:
+        """Let `torch.compile` fuse what lies between the matrix products; a minute at the first steps.
+
+        Shapes stay free, so that batches of all sizes share one compilation.
+        """
+        self.model.base_model.compile(dynamic=True)
+
     def enable_checkpointing(self) -> None:
         """Recompute layers in the backward pass, with the routing of the forward, to save memory."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deeptalk.cli.arguments import Root
+from deeptalk.cli.arguments import Compiled, Root
 
 
 def reproduce(
@@ -13,6 +13,7 @@ def reproduce(
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", help="Synthesisers at a time.", min=1)
     ] = 2,
+    compiled: Compiled = False,
     evaluate: Annotated[bool, typer.Option(help="Evaluate the result.")] = True,
 ) -> None:
     """Make the pocket model again, from nothing.
@@ -36,7 +37,7 @@ def reproduce(
     for recipe in POCKET_PIPELINE:
         screen.print(f"{recipe.name}: {recipe.paper}", style="bold")
         with times.measure(recipe.name):
-            last = train_stage(recipe, root=root, data=root / "data", resume=True)
+            last = train_stage(recipe, root=root, data=root / "data", resume=True, compiled=compiled)
         if last is not None and last.is_interrupted:
             screen.print("interrupted; the same command goes on from here")
             raise typer.Exit(130)

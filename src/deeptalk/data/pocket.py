@@ -81,7 +81,7 @@ class SpeechSizes:
 
 
 def prepare_text(
-    folder: Path, *, seed: int = 0, vocab_size: int = 2_944, workers: int = 2
+    folder: Path, *, seed: int = 0, vocab_size: int = 2_912, workers: int = 2
 ) -> dict[str, float]:
     """Write the text manifests, the tokenizer, the lexicon and durations; returns what was counted.
 
@@ -203,37 +203,19 @@ def reading_jobs(
 def answer_jobs(
     items: Sequence[DomainItem], generator: np.random.Generator, *, number: int
 ) -> list[SpeechJob]:
-    """Each answer that may be spoken, `number` at most, in one answer voice by lot, then in the others."""
+    """Each answer that may be spoken, `number` at most, in one of the answer voices by lot.
+
+    The other voice says it from what it has read aloud and answered elsewhere.
+    """
     texts = _unique(m.text for item in spoken_items(items) for m in item.messages if m.role == "assistant")
     texts = _spread(texts, generator, min(number, len(texts)))
-    names = list(ANSWER_VOICES)
-    first = generator.integers(len(names), size=len(texts)).tolist()
-    jobs = []
-    for turn in range(len(names)):
-        for i, text in enumerate(texts):
-            name = names[(first[i] + turn) % len(names)]
-            jobs.append(
-                SpeechJob(
-                    id=f"answer-{i}-{name}",
-                    text=text,
-                    voice=ANSWER_VOICES[name],
-                    speaker=name,
-                    source="answers",
-                )
-            )
-    return jobs
+    return [_answer_job(f"answer-{i}", text, generator, source="answers") for i, text in enumerate(texts)]
 
 
 def aloud_jobs(reading: Sequence[str], generator: np.random.Generator, *, number: int) -> list[SpeechJob]:
     """Reading sentences, each in one of the answer voices: what reading aloud learns from."""
-    names = list(ANSWER_VOICES)
-    jobs = []
-    for i, text in enumerate(_spread(_unique(reading), generator, min(number, len(reading)))):
-        name = names[int(generator.integers(len(names)))]
-        jobs.append(
-            SpeechJob(id=f"aloud-{i}", text=text, voice=ANSWER_VOICES[name], speaker=name, source="reading")
-        )
-    return jobs
+    texts = _spread(_unique(reading), generator, min(number, len(reading)))
+    return [_answer_job(f"aloud-{i}", text, generator, source="reading") for i, text in enumerate(texts)]
 
 
 def spoken_items(items: Iterable[DomainItem]) -> list[DomainItem]:
@@ -282,6 +264,12 @@ def _question_voice(generator: np.random.Generator) -> Voice:
     """Two of five clips by the natural voices of flite, the others by espeak-ng in all its variety."""
     voices = FLITE_QUESTION_VOICES if generator.random() < 0.4 else ESPEAK_QUESTION_VOICES
     return voices[int(generator.integers(len(voices)))].varied(generator)
+
+
+def _answer_job(id: str, text: str, generator: np.random.Generator, *, source: str) -> SpeechJob:
+    names = list(ANSWER_VOICES)
+    name = names[int(generator.integers(len(names)))]
+    return SpeechJob(id=f"{id}-{name}", text=text, voice=ANSWER_VOICES[name], speaker=name, source=source)
 
 
 def _spread(texts: Sequence[str], generator: np.random.Generator, number: int) -> list[str]:

@@ -101,15 +101,14 @@ def estimate_size(record: Mapping[str, Any], task: TaskName, context: TaskContex
     """About how many positions an example takes: text is counted, speech estimated."""
 
     def tokens(text: str) -> int:
-        return len(context.tokenizer.encode(text)) + _TEMPLATE_TOKENS
+        return len(context.tokenizer.encode(context.layout.template.lead + text)) + _TEMPLATE_TOKENS
 
     if "messages" not in record:
         words = tokens(record["text"])
         if task == "asr":
             return round(words + _speech_frames(record, context))
-        return (
-            max(words, context.answers.longest(record["text"])) + words if task == "read_aloud" else 2 * words
-        )
+        asked = tokens(READ_ALOUD.format(text=record["text"]))
+        return asked + (max(words, context.answers.longest(record["text"])) if task == "read_aloud" else words)
     total, messages = 0.0, record["messages"]
     for message in messages:
         is_heard = task.startswith("speech_to") and message["role"] == "user"

@@ -128,6 +128,10 @@ class SpeechEncoder(WhisperEncoder):
         """Encode clips of ``lengths`` mel frames; U2 = ceil(F / 2) frames per clip."""
         return self.forward_layers(mel, lengths)[0]
 
+    def attend_eagerly(self) -> None:
+        """Plain matrix products for attention: on short clips a third faster to train on a processor."""
+        self.config._attn_implementation = "eager"
+
     def forward_layers(
         self, mel: Float[Tensor, "N M F"], lengths: Int[Tensor, " N"]
     ) -> tuple[EncodedSpeech, tuple[Float[Tensor, "N U2 D2"], ...]]:
@@ -167,6 +171,8 @@ class SpeechEncoder(WhisperEncoder):
     ) -> tuple[Float[Tensor, "N U2 D2"], list[Float[Tensor, "N U2 D2"]]]:
         """All layers, without the last norm; ``store`` adds the frames of the stream's past."""
         layers: list[Tensor] = []
+        if mask is not None and self.config._attn_implementation == "eager":
+            mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float("-inf"))
         for layer in self.layers:
             hidden = layer(hidden, mask) if store is None else layer(hidden, mask, past_key_values=store)
             layers.append(hidden)

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
+from deeptalk.backbone import Backbone
 from deeptalk.errors import ConfigError
 from deeptalk.training.checkpoint import checkpoints, read_progress, write_folder
 from deeptalk.training.codec import CodecTraining
@@ -55,12 +57,13 @@ def run_stage(
     root: Path,
     data: Path | None = None,
     resume: bool = True,
+    compiled: bool = False,
     accelerator: Accelerator | None = None,
 ) -> Iterator[StepReport]:
     """Train a recipe and leave its result in `root/NAME/model`, checkpoints and metrics in `root/NAME/run`.
 
     `data` is `root/data` unless given. With `resume` a run that was interrupted goes on, and one that is
-    finished yields nothing.
+    finished yields nothing. `compiled` fuses the backbone's layers, for the same results up to rounding.
 
     Raises:
         ConfigError: the recipe fits neither its data nor the stages it starts from.
@@ -76,6 +79,8 @@ def run_stage(
     with accelerator.main_process_first():  # it makes the caches and the partition that the others read
         stage = open_stage(recipe, places)
     freeze_all_but(stage.model, recipe.trains)
+    if compiled:
+        _compile(stage.model)
     batches = stage.batches(rank=accelerator.process_index, world_size=accelerator.num_processes)
     if recipe.num_steps is None:
         num_batches = batches.num_batches_per_epoch() * (recipe.epochs or 1)
@@ -101,6 +106,12 @@ def run_stage(
     if accelerator.is_main_process:
         _save(stage, places.result(recipe.name), note)
     accelerator.wait_for_everyone()
+
+
+def _compile(model: nn.Module) -> None:
+    for module in list(model.modules()):
+        if isinstance(module, Backbone):
+            module.compile_layers()
 
 
 def is_finished(recipe: Recipe, places: Places) -> bool:

@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from deeptalk.codec import PocketCodec, save_codec
+from deeptalk.codec import PocketCodec, load_codec, save_codec
 from deeptalk.data.pretraining import WaveformBatches
 from deeptalk.errors import ConfigError
 from deeptalk.training.parts import CodecPart
@@ -14,13 +14,18 @@ from deeptalk.training.stage import Places
 
 
 class CodecStage:
-    """The codec from nothing to a folder that `load_codec` opens."""
+    """The codec to a folder that `load_codec` opens; a recipe that starts from another one goes on."""
 
     def __init__(self, recipe: Recipe, places: Places) -> None:
         if not isinstance(recipe.model, CodecPart):
             raise ConfigError(f"recipe {recipe.name!r} needs a CodecPart as its model.")
         self.recipe, self.places = recipe, places
         self.model = PocketCodec(recipe.model.codec)
+        for name in recipe.starts_from:
+            earlier = load_codec(places.need(name))
+            if not isinstance(earlier, PocketCodec) or earlier.config != self.model.config:
+                raise ConfigError(f"recipe {recipe.name!r} and {name!r} make codecs of different shape.")
+            self.model.load_state_dict(earlier.state_dict())
         self.objective = recipe.objective
 
     def batches(self, *, rank: int, world_size: int) -> WaveformBatches:

@@ -41,6 +41,10 @@ from deeptalk.training.supervised import Supervised
 CODEC = "codec"
 HEARD = ("questions", "reading")
 SPOKEN = ("answers", "aloud")
+ROOMS = Augmentation(
+    clean=0.5, level=(-20.0, 0.0), noise=0.4, noise_ratio=(15.0, 40.0), room=0.2, telephone=0.15
+)
+"""Milder than what a robust encoder was pretrained in: the stages learn what is said, not to hear."""
 
 
 class DialogueStage:
@@ -88,7 +92,7 @@ class DialogueStage:
         if self.recipe.encoded_passes:
             reader = EncodedReader([data / "encoded" / part for part in HEARD])
         else:
-            reader = MelReader(model.mel, augmentation=Augmentation())
+            reader = MelReader(model.mel, augmentation=ROOMS)
         return TaskContext(
             tokenizer=model.tokenizer or TextTokenizer(self.tokenizer_path),
             layout=model.layout,
@@ -157,14 +161,20 @@ class DialogueStage:
 def prepare_caches(recipe: Recipe, places: Places, *, model: DeepTalk, codec_folder: Path) -> None:
     """Make what is missing: codes of all recorded answers, and with `encoded_passes` the encoder's output."""
     files = [codec_folder / "config.json", *sorted(codec_folder.glob("*.safetensors"))]
+    files += [places.data / f"{part}.jsonl" for part in SPOKEN]
     mark = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-    note = places.data / "codes" / "codec.sha256"
+    note = places.data / "codes" / "made_from.sha256"
     if not note.is_file() or note.read_text() != mark:
         encode_answers(places.data, load_codec(codec_folder), parts=SPOKEN)
         note.write_text(mark)
     if recipe.encoded_passes:
         encode_questions(
-            places.data, model.encoder, spec=model.mel, passes=recipe.encoded_passes, parts=HEARD
+            places.data,
+            model.encoder,
+            spec=model.mel,
+            passes=recipe.encoded_passes,
+            parts=HEARD,
+            augmentation=ROOMS,
         )
 
 

@@ -49,6 +49,7 @@ class EncoderStage:
             phone_layer=objective.phone_layer,
             tokenizer=tokenizer,
         )
+        self.model.encoder.attend_eagerly()
         if not earlier:
             _begin(self.model.encoder)
         for folder in earlier:

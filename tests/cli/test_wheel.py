@@ -1,0 +1,58 @@
+"""The built wheel holds all it needs: unpacked anywhere it answers a question with the shipped weights."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+QUESTION = sorted((ROOT / "examples" / "questions").glob("*.wav"))[0]
+
+pytestmark = [pytest.mark.slow, pytest.mark.weights]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's content, as an installation would unpack it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (source / name).symlink_to(ROOT / name)
+    link_package(source)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        content.extractall(folder / "site")
+    return folder / "site"
+
+
+def link_package(source: Path) -> None:
+    """Link the package's files one by one: setuptools leaves notes beside them, not in the checkout."""
+    for path in (ROOT / "src" / "deeptalk").rglob("*"):
+        target = source / "src" / path.relative_to(ROOT / "src")
+        if path.is_file() and "__pycache__" not in path.parts:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(path)
+
+
+def test_the_wheel_answers_outside_the_checkout(site: Path, tmp_path: Path):
+    code = "import deeptalk, sys; print(deeptalk.__file__); from deeptalk.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "talk", str(QUESTION), "--out", str(tmp_path), "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    where, line = done.stdout.splitlines()
+    assert Path(where).is_relative_to(site)
+    answer = json.loads(line)
+    assert answer["text"]
+    assert Path(answer["audio"]).stat().st_size > 1_000
