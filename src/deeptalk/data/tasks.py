@@ -108,7 +108,9 @@ def estimate_size(record: Mapping[str, Any], task: TaskName, context: TaskContex
         if task == "asr":
             return round(words + _speech_frames(record, context))
         asked = tokens(READ_ALOUD.format(text=record["text"]))
-        return asked + (max(words, context.answers.longest(record["text"])) if task == "read_aloud" else words)
+        return asked + (
+            max(words, context.answers.longest(record["text"])) if task == "read_aloud" else words
+        )
     total, messages = 0.0, record["messages"]
     for message in messages:
         is_heard = task.startswith("speech_to") and message["role"] == "user"

@@ -11,7 +11,7 @@ from deeptalk.model.encoder import EncoderConfig
 from deeptalk.streams import StreamLayout
 from deeptalk.training.codec import CodecTraining
 from deeptalk.training.ctc import Ctc
-from deeptalk.training.optim import AdamW
+from deeptalk.training.optim import AdamW, Muon
 from deeptalk.training.parts import CodecPart, DialoguePart, EncoderPart, TextPart
 from deeptalk.training.recipe import ByLoad, Recipe, Source
 from deeptalk.training.schedule import Cosine
@@ -73,6 +73,18 @@ POCKET_TEXT = Recipe(
     seed=42,
 )
 
+POCKET_TEXT_MORE = replace(
+    POCKET_TEXT,
+    name="pocket-text-more",
+    starts_from=("pocket-text",),
+    optim=Muon(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.02),
+    batch_size=3_000,
+    num_steps=1_700,
+    average=0.995,
+    eval_every=500,
+    seed=51,
+)
+
 POCKET_MEL = MelSpec(reference="fixed")
 
 POCKET_HEARING = EncoderPart(
@@ -83,6 +95,10 @@ POCKET_HEARING = EncoderPart(
     augmentation=Augmentation(
         clean=0.3, level=(-20.0, 0.0), noise=0.5, noise_ratio=(10.0, 40.0), room=0.25, telephone=0.2
     ),
+)
+
+POCKET_ROOMS = Augmentation(
+    clean=0.5, level=(-20.0, 0.0), noise=0.4, noise_ratio=(10.0, 40.0), room=0.15, telephone=0.2
 )
 
 POCKET_ENCODER_START = Recipe(
@@ -145,6 +161,18 @@ POCKET_ENCODER_ROOMS = Recipe(
     seed=45,
 )
 
+POCKET_ENCODER_MORE = replace(
+    POCKET_ENCODER_ROOMS,
+    name="pocket-encoder-more",
+    paper="section 3.1: stands for the pretrained speech encoder; half of the clips in ever new rooms",
+    model=replace(POCKET_HEARING, augmentation=POCKET_ROOMS),
+    starts_from=("pocket-encoder-rooms",),
+    optim=Muon(lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01),
+    batch_size=4_000,
+    num_steps=4_500,
+    seed=50,
+)
+
 POCKET_CODEC = Recipe(
     name="pocket-codec",
     paper="section 3.1: stands for the pretrained codec, with SNAC's clock and shape",
@@ -174,9 +202,9 @@ POCKET_CODEC_MORE = replace(
 
 POCKET_ALIGN = Recipe(
     name="pocket-align",
-    # the paper aligns by transcription alone; questions whose answers the text model knows align what is meant
+    # the paper aligns by transcription alone; questions that the text model can answer align what is meant
     paper="section 3.3, stage 1",
-    starts_from=("pocket-encoder-rooms", "pocket-text", "pocket-codec-more"),
+    starts_from=("pocket-encoder-more", "pocket-text-more", "pocket-codec-more"),
     model=DialoguePart(
         adapter=AdapterConfig(kind="gated_mlp", stride=4, in_width=192, hidden=112, out_width=192),
         layout=POCKET_LAYOUT,
@@ -218,7 +246,7 @@ POCKET_AUDIO_EXPERTS = Recipe(
         Source(manifest="aloud", task="read_aloud", weight=0.4),
     ),
     objective=Supervised(text_weight=1 / 8, codec_weight=1 / 8),
-    optim=AdamW(lr=2e-3, betas=(0.9, 0.95)),
+    optim=Muon(lr=2e-3, betas=(0.9, 0.95)),
     schedule=Cosine(warmup_fraction=0.02, final_fraction=0.1),
     batch_size=3_000,
     num_steps=1_500,
@@ -263,7 +291,7 @@ POCKET_JOINT = Recipe(
     ),
     evaluation=(Source(manifest="text_eval", task="text_to_text"),),
     objective=Supervised(text_weight=0.4, codec_weight=1 / 8, balance_weight=0.0005),
-    optim=AdamW(lr=8e-4, betas=(0.9, 0.95), weight_decay=0.02),
+    optim=Muon(lr=8e-4, betas=(0.9, 0.95), weight_decay=0.02),
     schedule=Cosine(warmup_fraction=0.03, final_fraction=0.02),
     batch_size=3_000,
     num_steps=3_000,
@@ -277,9 +305,11 @@ POCKET_PIPELINE = (
     POCKET_CODEC,
     POCKET_CODEC_MORE,
     POCKET_TEXT,
+    POCKET_TEXT_MORE,
     POCKET_ENCODER_START,
     POCKET_ENCODER,
     POCKET_ENCODER_ROOMS,
+    POCKET_ENCODER_MORE,
     POCKET_ALIGN,
     POCKET_AUDIO_EXPERTS,
     POCKET_TEXT_EXPERTS,

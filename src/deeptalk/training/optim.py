@@ -1,11 +1,20 @@
-"""AdamW over the parameters that train; frozen ones are not in it, so no decay can move them."""
+"""AdamW, alone or with Muon for the matrices; frozen parameters are in neither, so no decay can move them."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
 
 from deeptalk.errors import ConfigError
+from deeptalk.shapes import Float, Tensor
+
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_NUM_ITERATIONS = 5
+_RMS_OF_ADAM = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +43,85 @@ class AdamW:
         ]
         groups = [group for group in groups if group["params"]]
         return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Muon(AdamW):
+    """Muon for the matrices that `matrices` names, also those of experts stacked in one tensor; AdamW else.
+
+    Momentum is made orthogonal and scaled to the size of AdamW's steps, so that both share `lr` (Jordan et
+    al. 2024; scale: Liu et al. 2025, arXiv 2502.16982). `torch.optim.Muon` takes no stacked matrices.
+    """
+
+    matrices: tuple[str, ...] = ("*layers.*", "!*.gate.weight")
+    momentum: float = 0.95
+
+    def build(self, model: nn.Module) -> torch.optim.AdamW:
+        """The optimiser over the trainable parameters of `model`."""
+        chosen, others = [], []
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                is_named = parameter.ndim in (2, 3) and _matches(name, self.matrices)
+                (chosen if is_named else others).append(parameter)
+        if not chosen:
+            raise ConfigError(f"Muon's patterns {self.matrices} match no matrix that trains.")
+        groups = [
+            {"params": chosen, "weight_decay": self.weight_decay, "momentum": self.momentum},
+            {"params": [p for p in others if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        return MuonAdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+
+
+class MuonAdamW(torch.optim.AdamW):
+    """AdamW whose groups with a `momentum` take orthogonal steps instead; one state for both."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of all groups."""
+        groups = self.param_groups
+        self.param_groups = [group for group in groups if "momentum" not in group]
+        try:
+            result = super().step(closure)
+        finally:
+            self.param_groups = groups
+        for group in groups:
+            if "momentum" in group:
+                self._step_orthogonally(group)
+        return result
+
+    def _step_orthogonally(self, group: dict[str, Any]) -> None:
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if not state:  # AdamW asks every state for its step when it is loaded
+                state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(parameter)}
+            state["step"] += 1
+            state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+            update = orthogonal(parameter.grad.lerp(state["momentum"], group["momentum"]))
+            size = _RMS_OF_ADAM * math.sqrt(max(parameter.shape[-2:]))
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(update.to(parameter.dtype), alpha=-group["lr"] * size)
+
+
+def orthogonal(matrices: Float[Tensor, "*E R C"]) -> Float[Tensor, "*E R C"]:
+    """Each matrix with all its singular values near 1, by five Newton-Schulz steps in bf16."""
+    a, b, c = _NEWTON_SCHULZ
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    x = (matrices.mT if is_tall else matrices).bfloat16()
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    for _ in range(_NUM_ITERATIONS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if is_tall else x
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether the last pattern that matches is one without `!`."""
+    found = [pattern for pattern in patterns if fnmatchcase(name, pattern.removeprefix("!"))]
+    return bool(found) and not found[-1].startswith("!")
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
