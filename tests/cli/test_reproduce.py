@@ -44,6 +44,8 @@ def done(monkeypatch: pytest.MonkeyPatch, model_folder: Path) -> list[str]:
         made.append(recipe.name)
         if not is_interrupted:
             shutil.copytree(model_folder, root / recipe.name / "model", dirs_exist_ok=True)
+            note = {"recipe": recipe.to_dict(), "recipe_hash": recipe.hash}
+            (root / recipe.name / "model" / "recipe.json").write_text(json.dumps(note))
         return Report(is_interrupted=is_interrupted)
 
     monkeypatch.setattr("deeptalk.data.pocket.prepare_text", prepare_text)
@@ -65,4 +67,8 @@ def test_the_pocket_model_is_made_in_order(done, tmp_path):
     assert load(shipped).voices
     with safe_open(shipped / "model.safetensors", framework="pt") as opened:
         assert {str(opened.get_tensor(name).dtype) for name in opened.keys()} == {"torch.float16"}  # noqa: SIM118
+    history = json.loads((shipped / "stages.json").read_text())
+    assert {name: note["recipe_hash"] for name, note in history["stages"].items()} == {
+        recipe.name: recipe.hash for recipe in POCKET_PIPELINE
+    }
     assert set(json.loads((tmp_path / "build" / "times.json").read_text())) == {"data", *NAMES}

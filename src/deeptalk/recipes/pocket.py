@@ -169,7 +169,7 @@ POCKET_ENCODER_MORE = replace(
     starts_from=("pocket-encoder-rooms",),
     optim=Muon(lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01),
     batch_size=4_000,
-    num_steps=4_500,
+    num_steps=3_700,
     seed=50,
 )
 
@@ -196,7 +196,7 @@ POCKET_CODEC_MORE = replace(
     name="pocket-codec-more",
     starts_from=("pocket-codec",),
     optim=AdamW(lr=1.6e-3, betas=(0.9, 0.99)),
-    num_steps=3_600,
+    num_steps=2_800,
     seed=49,
 )
 
