@@ -32,3 +32,7 @@ Compiled = Annotated[
         "--compile", help="Fuse the backbone's layers: a third faster after the first minute; needs g++."
     ),
 ]
+Shared = Annotated[
+    bool,
+    typer.Option("--share", help="Processes share a step's micro-batches: the same training in less time."),
+]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deeptalk.cli.arguments import Compiled, Data, Json, Root
+from deeptalk.cli.arguments import Compiled, Data, Json, Root, Shared
 from deeptalk.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def train(
     root: Root = Path("build/pocket"),
     data: Data = None,
     compiled: Compiled = False,
+    shared: Shared = False,
     json: Json = False,
 ) -> None:
     """Train one stage from its recipe.
@@ -36,7 +37,9 @@ def train(
     from deeptalk.training.override import override
 
     chosen = override(chosen.tiny() if tiny else chosen, *(settings or []))
-    last = train_stage(chosen, root=root, data=data or root / "data", resume=resume, compiled=compiled)
+    last = train_stage(
+        chosen, root=root, data=data or root / "data", resume=resume, compiled=compiled, shared=shared
+    )
     is_interrupted = last is not None and last.is_interrupted
     result = root / chosen.name / ("run" if is_interrupted else "model")
     if json:

@@ -58,21 +58,26 @@ def run_stage(
     data: Path | None = None,
     resume: bool = True,
     compiled: bool = False,
+    shared: bool = False,
     accelerator: Accelerator | None = None,
 ) -> Iterator[StepReport]:
     """Train a recipe and leave its result in `root/NAME/model`, checkpoints and metrics in `root/NAME/run`.
 
     `data` is `root/data` unless given. With `resume` a run that was interrupted goes on, and one that is
     finished yields nothing. `compiled` fuses the backbone's layers, for the same results up to rounding.
+    Each process takes `accumulate` micro-batches a step; `shared`, all together take them.
 
     Raises:
-        ConfigError: the recipe fits neither its data nor the stages it starts from.
+        ConfigError: the recipe fits neither its data nor the stages it starts from, or its micro-batches
+            can't be shared out evenly.
         CheckpointError: an earlier stage is missing, or the folder holds another recipe's run.
     """
     places = Places(root=root, data=data if data is not None else root / "data")
     if resume and is_finished(recipe, places):
         return
     asked, accelerator = recipe, accelerator or build_accelerator()
+    if shared:
+        recipe = _share(recipe, accelerator.num_processes)
     folder = places.run(recipe.name)
     if accelerator.is_main_process and not resume:
         shutil.rmtree(folder, ignore_errors=True)
@@ -85,7 +90,8 @@ def run_stage(
     if recipe.num_steps is None:
         num_batches = batches.num_batches_per_epoch() * (recipe.epochs or 1)
         recipe = dataclasses.replace(recipe, num_steps=max(1, num_batches // recipe.accumulate), epochs=None)
-    note = provenance(recipe, places) | {"asked_hash": asked.hash}
+    note = provenance(dataclasses.replace(recipe, accumulate=asked.accumulate), places)
+    note |= {"asked_hash": asked.hash, "num_processes": accelerator.num_processes}
     metrics = _open_metrics(folder) if accelerator.is_main_process else None
     held_out = stage.held_out()
     for report in train(
@@ -106,6 +112,15 @@ def run_stage(
     if accelerator.is_main_process:
         _save(stage, places.result(recipe.name), note)
     accelerator.wait_for_everyone()
+
+
+def _share(recipe: Recipe, num_processes: int) -> Recipe:
+    if recipe.accumulate % num_processes:
+        raise ConfigError(
+            f"{num_processes} processes can't share the {recipe.accumulate} micro-batches of a step of "
+            f"recipe {recipe.name!r}; take a number of processes that divides it, or set accumulate."
+        )
+    return dataclasses.replace(recipe, accumulate=recipe.accumulate // num_processes)
 
 
 def _compile(model: nn.Module) -> None:
