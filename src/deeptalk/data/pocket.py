@@ -1,6 +1,7 @@
 """The pocket model's own data: text manifests, tokenizer and lexicon, then all its speech.
 
-Everything lands in one folder (`build/pocket/data` by the recipes): `text_train.jsonl`, `text_eval.jsonl`,
+Everything lands in one folder (`build/pocket/data` by the recipes): `text_train.jsonl`, `text_more.jsonl`
+(further puzzles and questions outside the domain), `text_eval.jsonl`,
 `speech_train.jsonl` (the dialogues that may be spoken), `reading_train.jsonl`, `tokenizer.json`,
 `names.json`, `lexicon.json` and `durations.json` (of phones), and a manifest with its WAV pack for each part
 of the speech, see `PARTS`.
@@ -61,6 +62,9 @@ PARTS = ("aloud", "reading", "questions", "answers")
 """The parts of the speech, in the order in which training needs them."""
 
 NUM_READING_SENTENCES = 12_000
+ENDLESS = ("reasoning", "strings", "refusal", "dialogue")
+"""Categories of which other seeds make further questions; the others are listed in full."""
+NUM_MORE_SEEDS = 4
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -92,6 +96,7 @@ def prepare_text(
     held_out = [item for item in eval_questions(seed=seed) if item.category != "reading"]
     for split, part in (("train", items), ("eval", held_out)):
         write_manifest(folder / f"text_{split}.jsonl", map(record_of, part), kind="text")
+    write_manifest(folder / "text_more.jsonl", map(record_of, more_items(items, seed=seed)), kind="text")
     spoken = spoken_items(items)
     write_manifest(folder / "speech_train.jsonl", [record_of(item) for item in spoken], kind="dialogue")
     write_lines(
@@ -115,6 +120,18 @@ def prepare_text(
         "vocab": tokenizer.get_vocab_size(),
         "single_token_share": single_token_share(tokenizer, counts),
     }
+
+
+def more_items(items: Sequence[DomainItem], *, seed: int) -> list[DomainItem]:
+    """What other seeds ask of the `ENDLESS` categories and `items` do not; nothing held out is among it."""
+    seen = {item.messages for item in items}
+    more = []
+    for other in range(seed + 1, seed + 1 + NUM_MORE_SEEDS):
+        for item in build_domain(seed=other):
+            if item.category in ENDLESS and item.messages not in seen:
+                seen.add(item.messages)
+                more.append(item)
+    return more
 
 
 def prepare_speech(

@@ -73,18 +73,6 @@ POCKET_TEXT = Recipe(
     seed=42,
 )
 
-POCKET_TEXT_MORE = replace(
-    POCKET_TEXT,
-    name="pocket-text-more",
-    starts_from=("pocket-text",),
-    optim=Muon(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.02),
-    batch_size=3_000,
-    num_steps=1_700,
-    average=0.995,
-    eval_every=500,
-    seed=51,
-)
-
 POCKET_MEL = MelSpec(reference="fixed")
 
 POCKET_HEARING = EncoderPart(
@@ -204,7 +192,7 @@ POCKET_ALIGN = Recipe(
     name="pocket-align",
     # the paper aligns by transcription alone; questions that the text model can answer align what is meant
     paper="section 3.3, stage 1",
-    starts_from=("pocket-encoder-more", "pocket-text-more", "pocket-codec-more"),
+    starts_from=("pocket-encoder-more", "pocket-text", "pocket-codec-more"),
     model=DialoguePart(
         adapter=AdapterConfig(kind="gated_mlp", stride=4, in_width=192, hidden=112, out_width=192),
         layout=POCKET_LAYOUT,
@@ -289,7 +277,8 @@ POCKET_JOINT = Recipe(
         Source(manifest="aloud", task="read_aloud", weight=0.10),
         Source(manifest="reading", task="asr", weight=0.08),
         Source(manifest="questions", task="asr", weight=0.06),
-        Source(manifest="text_train", task="text_to_text", weight=0.24),
+        Source(manifest="text_train", task="text_to_text", weight=0.10),
+        Source(manifest="text_more", task="text_to_text", weight=0.14),
     ),
     evaluation=(Source(manifest="text_eval", task="text_to_text"),),
     objective=Supervised(text_weight=0.4, codec_weight=1 / 8, balance_weight=0.0005),
@@ -309,7 +298,6 @@ POCKET_PIPELINE = (
     POCKET_CODEC,
     POCKET_CODEC_MORE,
     POCKET_TEXT,
-    POCKET_TEXT_MORE,
     POCKET_ENCODER_START,
     POCKET_ENCODER,
     POCKET_ENCODER_ROOMS,
