@@ -22,7 +22,7 @@ def root(tmp_path: Path) -> Path:
     data.mkdir()
     messages = [{"role": "user", "text": "what is red"}, {"role": "assistant", "text": "a colour"}]
     lines = [json.dumps({"id": str(i), "messages": messages}) + "\n" for i in range(8)]
-    for name in ("text_train", "text_eval"):
+    for name in ("text_train", "text_more", "text_eval"):
         (data / f"{name}.jsonl").write_text("".join(lines))
     reading = [json.dumps({"id": str(i), "text": "the rain is wet"}) + "\n" for i in range(8)]
     (data / "reading_train.jsonl").write_text("".join(reading))

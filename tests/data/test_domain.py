@@ -139,6 +139,8 @@ def test_no_evaluation_item_is_trained(training, evaluation, other_evaluation, r
     trained = {tuple(message.text for message in item.messages) for item in training}
     for item in (*evaluation, *other_evaluation):
         assert tuple(message.text for message in item.messages) not in trained
+    openers = {item.messages[0].text for item in training}
+    assert not openers & {item.messages[0].text for item in evaluation if item.category != "dialogue"}
     sentences = {item.messages[0].text for item in evaluation if item.category == "reading"}
     assert not sentences & set(reading)
 

@@ -5,9 +5,11 @@ import pytest
 
 from deeptalk.data.domain import REFUSAL, build_domain, eval_questions
 from deeptalk.data.pocket import (
+    ENDLESS,
     PARTS,
     QUESTION_SHARES,
     SpeechSizes,
+    more_items,
     reading_texts,
     record_of,
     speech_jobs,
@@ -76,14 +78,24 @@ def test_the_same_seed_gives_the_same_jobs_with_one_id_each(part: str) -> None:
     assert len({job.id for job in again}) == len(again)
 
 
-def test_answers_are_said_in_both_voices_and_questions_in_many() -> None:
-    by_text: dict[str, set[str]] = {}
-    for job in _jobs("answers"):
-        by_text.setdefault(job.text, set()).add(job.speaker)
-    assert set(map(frozenset, by_text.values())) == {frozenset(ANSWER_VOICES)}
-    halves = np.array([job.speaker == "slt" for job in _jobs("answers")[: SIZES.answers]])
-    assert 0.4 < halves.mean() < 0.6
+def test_answers_are_said_once_each_by_both_voices_and_questions_by_many() -> None:
+    answers = _jobs("answers")
+    assert len({job.text for job in answers}) == len(answers)
+    assert {job.speaker for job in answers} == set(ANSWER_VOICES)
+    assert 0.4 < np.mean([job.speaker == "slt" for job in answers]) < 0.6
     assert len({job.voice.name for job in _jobs("questions")}) > 40
+
+
+def test_further_questions_are_new_and_nothing_held_out_is_among_them(monkeypatch) -> None:
+    monkeypatch.setattr("deeptalk.data.pocket.NUM_MORE_SEEDS", 1)
+    more = more_items(_items(), seed=0)
+    assert len(more) > 10_000
+    assert {item.category for item in more} == set(ENDLESS)
+    texts = [item.messages for item in more]
+    assert len(set(texts)) == len(texts)
+    assert not set(texts) & {item.messages for item in _items()}
+    held_out = {item.messages[-2].text for item in eval_questions(seed=0) if item.category != "dialogue"}
+    assert not held_out & {messages[0].text for messages in texts}
 
 
 def test_all_digits_are_among_the_words() -> None:

@@ -44,7 +44,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, (q, a) in enumerate(zip(QUESTIONS, ANSWERS, strict=True))
     ]
     write_manifest(folder / "speech_train.jsonl", dialogues, kind="dialogue")
-    for name in ("text_train", "text_eval"):
+    for name in ("text_train", "text_more", "text_eval"):
         write_manifest(folder / f"{name}.jsonl", dialogues, kind="text")
     write_lines(folder / "reading_train.jsonl", [{"id": f"r{i}", "text": t} for i, t in enumerate(TEXTS)])
     train_tokenizer(TEXTS, vocab_size=300).save(str(folder / "tokenizer.json"))

@@ -124,11 +124,13 @@ def prepare_text(
 
 def more_items(items: Sequence[DomainItem], *, seed: int) -> list[DomainItem]:
     """What other seeds ask of the `ENDLESS` categories and `items` do not; nothing held out is among it."""
+    held_out = {item.messages[0].text for item in eval_questions(seed=seed)}
     seen = {item.messages for item in items}
     more = []
     for other in range(seed + 1, seed + 1 + NUM_MORE_SEEDS):
         for item in build_domain(seed=other):
-            if item.category in ENDLESS and item.messages not in seen:
+            is_new = item.messages not in seen and item.messages[0].text not in held_out
+            if item.category in ENDLESS and is_new:
                 seen.add(item.messages)
                 more.append(item)
     return more

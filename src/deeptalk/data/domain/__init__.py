@@ -38,8 +38,13 @@ NUM_EVAL_TEXT_ONLY, NUM_EVAL_SPOKEN, NUM_EVAL_READING = 90, 90, 80
 
 
 def build_domain(*, seed: int) -> list[DomainItem]:
-    """All training items of every category but reading, in a shuffled order that the seed decides."""
-    items = [item for item in _build_all(seed) if item.split == "train"]
+    """All training items of every category but reading, in a shuffled order that the seed decides.
+
+    No dialogue opens with a question that is held out on its own.
+    """
+    everything = _build_all(seed)
+    held_out = {i.messages[0].text for i in everything if i.split == "eval" and i.category != "dialogue"}
+    items = [i for i in everything if i.split == "train" and i.messages[0].text not in held_out]
     random.Random(f"{seed} order").shuffle(items)
     return items
 
