@@ -212,7 +212,7 @@ POCKET_ALIGN = Recipe(
     batch_size=3_000,
     accumulate=2,
     num_steps=900,
-    encoded_passes=1,
+    encoded_passes=2,
     max_positions=400,
     seed=45,
 )
@@ -240,7 +240,7 @@ POCKET_AUDIO_EXPERTS = Recipe(
     batch_size=3_000,
     accumulate=2,
     num_steps=1_500,
-    encoded_passes=1,
+    encoded_passes=2,
     max_positions=400,
     seed=46,
 )
@@ -287,7 +287,7 @@ POCKET_JOINT = Recipe(
     batch_size=3_000,
     accumulate=2,
     num_steps=2_500,
-    encoded_passes=1,
+    encoded_passes=2,
     max_positions=400,
     average=0.995,
     eval_every=400,
