@@ -64,6 +64,17 @@ def test_losses_reach_the_latent_and_the_projections(quantiser, generator):
         assert float(parameter.grad.abs().sum()) > 0, name
 
 
+def test_a_frozen_quantiser_keeps_its_codebooks_while_the_rest_trains(quantiser, generator):
+    trained(quantiser, generator).requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in quantiser.state_dict().items()}
+    latent = torch.randn(4, 6, 32, generator=generator)
+    assert quantiser.training
+    quantised = quantiser(latent, generator=generator)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in quantiser.state_dict().items())
+    assert float(quantised.commitment) > 0
+    torch.testing.assert_close(quantised.latent, quantiser.decode(quantised.codes))
+
+
 def test_nearest_is_nearest(generator):
     level = Codebook(CONFIG, stride=1)
     points = torch.randn(50, 4, generator=generator)

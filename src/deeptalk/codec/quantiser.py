@@ -154,9 +154,13 @@ class ResidualQuantiser(nn.Module):
         return torch.stack(latents).sum(dim=0)
 
     def forward(self, latent: Float[Tensor, "B D N"], *, generator: Generator) -> Quantised:
-        """Quantise with straight-through gradients; in training mode the codebooks learn too."""
+        """Quantise with straight-through gradients; in training mode the codebooks learn too.
+
+        A quantiser whose parameters are frozen keeps its codebooks, so that a decoder can train on alone.
+        """
         is_warm = int(self.step) >= self.config.warmup_steps
-        if self.training:
+        is_learning = self.training and any(parameter.requires_grad for parameter in self.parameters())
+        if is_learning:
             if int(self.step) == self.config.warmup_steps:
                 for level in self._levels():
                     level.seed(generator)
@@ -174,9 +178,9 @@ class ResidualQuantiser(nn.Module):
             part = level.spread(points)
             total, residual = total + part, residual - part
             codes.append(chosen.unflatten(0, (len(latent), -1)))
-            if self.training and is_warm:
+            if is_learning and is_warm:
                 level.follow(flat, chosen, generator)
-            elif self.training:
+            elif is_learning:
                 level.collect(flat)
         return Quantised(latent=total, codes=codes, commitment=commitment)
 

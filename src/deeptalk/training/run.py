@@ -124,6 +124,10 @@ def _share(recipe: Recipe, num_processes: int) -> Recipe:
 
 
 def _compile(model: nn.Module) -> None:
+    import torch._dynamo  # a second that only this needs
+
+    torch._dynamo.config.optimize_ddp = False  # its split graphs don't take free shapes
+    torch._dynamo.config.recompile_limit = 64  # every layer's router is one of its own
     for module in list(model.modules()):
         if isinstance(module, Backbone):
             module.compile_layers()
