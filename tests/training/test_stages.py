@@ -140,3 +140,27 @@ def test_the_codec_trains_and_opens(complete: Complete, tmp_path: Path):
     codec = load_codec(complete(dataclasses.replace(recipe, name="other-codec")))
     assert isinstance(codec, PocketCodec)
     assert codec.encode(torch.zeros(1, 4 * codec.samples_per_frame)).shape[1] == 7
+
+
+def test_a_codec_goes_on_from_another_and_its_decoder_alone_leaves_the_codes(complete: Complete):
+    recipe = override(tiny("pocket-codec"), "max_positions=4", "batch_size=20000")
+    first = complete(dataclasses.replace(recipe, name="first-codec"))
+    more = dataclasses.replace(
+        recipe, name="second-codec", starts_from=("first-codec",), trains=("decoder.*",), num_steps=1
+    )
+    changed = moved(first, complete(more))
+    assert changed
+    assert all(name.startswith("decoder") for name in changed)
+    other = dataclasses.replace(more, name="third-codec", model=RECIPES["pocket-codec"].model)
+    with pytest.raises(ConfigError, match="different shape"):
+        complete(other)
+
+
+def test_micro_batches_that_cannot_be_shared_evenly_are_refused(data: Path, tmp_path: Path):
+    class Three:
+        num_processes = 3
+        is_main_process = True
+
+    recipe = dataclasses.replace(tiny("pocket-text"), accumulate=4)
+    with pytest.raises(ConfigError, match="3 processes can't share the 4 micro-batches"):
+        list(run_stage(recipe, root=tmp_path, data=data, shared=True, accelerator=Three()))  # type: ignore
