@@ -42,7 +42,7 @@ def link_package(source: Path) -> None:
 
 
 def test_the_wheel_answers_outside_the_checkout(site: Path, tmp_path: Path):
-    code = "import deeptalk, sys; print(deeptalk.__file__); from deeptalk.cli import main; main()"
+    code = "import deeptalk; print(deeptalk.__file__); from deeptalk.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "talk", str(QUESTION), "--out", str(tmp_path), "--json"],
         cwd=tmp_path,

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 
 from deeptalk.errors import ConfigError
 from deeptalk.shapes import Float, Tensor
+from deeptalk.training.trainable import is_named
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NUM_ITERATIONS = 5
@@ -61,8 +61,8 @@ class Muon(AdamW):
         chosen, others = [], []
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                is_named = parameter.ndim in (2, 3) and _matches(name, self.matrices)
-                (chosen if is_named else others).append(parameter)
+                is_matrix = parameter.ndim in (2, 3) and is_named(name, self.matrices)
+                (chosen if is_matrix else others).append(parameter)
         if not chosen:
             raise ConfigError(f"Muon's patterns {self.matrices} match no matrix that trains.")
         groups = [
@@ -116,12 +116,6 @@ def orthogonal(matrices: Float[Tensor, "*E R C"]) -> Float[Tensor, "*E R C"]:
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.mT if is_tall else x
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether the last pattern that matches is one without `!`."""
-    found = [pattern for pattern in patterns if fnmatchcase(name, pattern.removeprefix("!"))]
-    return bool(found) and not found[-1].startswith("!")
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -17,19 +17,23 @@ def freeze_all_but(model: nn.Module, patterns: tuple[str, ...]) -> tuple[str, ..
         ConfigError: a pattern matches no parameter, or nothing is left to train.
     """
     names = [name for name, _ in model.named_parameters()]
-    chosen: set[str] = set()
     for pattern in patterns:
-        matched = {name for name in names if fnmatchcase(name, pattern.removeprefix("!"))}
-        if not matched:
+        if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in names):
             raise ConfigError(
                 f"the pattern {pattern!r} matches no parameter; the model has:\n{describe_names(names)}"
             )
-        chosen = chosen - matched if pattern.startswith("!") else chosen | matched
+    chosen = {name for name in names if is_named(name, patterns)}
     if not chosen:
         raise ConfigError(f"the patterns {patterns} leave nothing to train; name at least one parameter.")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in chosen)
     return tuple(name for name in names if name in chosen)
+
+
+def is_named(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether the last shell pattern that matches a parameter's name is one without `!`."""
+    found = [pattern for pattern in patterns if fnmatchcase(name, pattern.removeprefix("!"))]
+    return bool(found) and not found[-1].startswith("!")
 
 
 def describe_names(names: list[str]) -> str:
