@@ -53,7 +53,9 @@ def test_rooms_differ_and_only_encoded_clips_are_known(data_folder: Path) -> Non
     clips = ClipLibrary([data_folder / "questions.jsonl"], known=reader)
     clip = clips.draw("What is one?", np.random.default_rng(0))
     assert clip is not None
-    shapes = {tuple(reader.read(clip, np.random.default_rng(seed)).shape) for seed in range(8)}
+    placed = [reader.place(clip, np.random.default_rng(seed)) for seed in range(8)]
+    shapes = {tuple(reader.read(each, np.random.default_rng(0)).shape) for each in placed}
+    assert all(reader.read(c, np.random.default_rng(0)).shape[0] == reader.num_frames(c) for c in placed)
     assert len(shapes) == 2
     with pytest.raises(DataError, match="not encoded"):
         reader.read(Clip(id="other", audio="", offset=0, duration=1), np.random.default_rng(0))

@@ -6,9 +6,17 @@ import pytest
 from data_samples import ANSWERS, QUESTIONS, SPEAKERS, dialogue
 
 from deeptalk.data.dataset import Source, load_source
-from deeptalk.data.library import AnswerLibrary, Clip
+from deeptalk.data.library import AnswerLibrary, Clip, MelReader
 from deeptalk.data.manifest import write_manifest
-from deeptalk.data.tasks import READ_ALOUD, TASKS, TaskContext, make_example, manifest_kind, usable
+from deeptalk.data.tasks import (
+    READ_ALOUD,
+    TASKS,
+    TaskContext,
+    make_example,
+    manifest_kind,
+    plan_example,
+    usable,
+)
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.streams import IGNORE, TEXT, Kind, Row
 from deeptalk.streams.layout import num_encoder_frames, num_speech_frames
@@ -76,6 +84,14 @@ def test_transcription_and_reading_aloud_and_repeating(context: TaskContext, dat
         assert READ_ALOUD.format(text=ANSWERS[2]) in asked
         assert example.row is row
         assert _text(example, context) == f" {ANSWERS[2]}"
+
+
+@pytest.mark.parametrize("task", ["speech_to_speech", "speech_to_text", "text_to_text", "text_to_speech"])
+def test_a_plan_tells_the_positions_of_the_example(context: TaskContext, task: str) -> None:
+    still = replace(context, reader=MelReader(context.reader.spec))
+    for seed in range(12):
+        planned = plan_example(TALK, task, still, np.random.default_rng(seed))
+        assert planned.size(still) == _make(TALK, task, still, seed).example.grid.shape[1]
 
 
 def test_speech_and_codes_that_a_record_brings_itself_are_used(

@@ -15,6 +15,7 @@ from deeptalk.streams import (
     encode_prompt,
 )
 from deeptalk.streams.modality import Row
+from deeptalk.streams.prompt import count_positions
 from deeptalk.streams.text import ByteTokenizer
 
 LAYOUT = StreamLayout.tiny()
@@ -97,6 +98,13 @@ def test_text_longer_than_the_speech():
     assert example.grid[7, p0 + 8 : p0 + 11].tolist() == [6, 13, EOA]
     assert bool((example.grid[1:, p0 + 11 :] == P).all())
     assert bool((example.labels[1:, p0 + 10 :] == IGNORE).all())
+
+
+@settings(max_examples=50, deadline=None)
+@given(turns=dialogues(), mode=st.sampled_from(MODES))
+def test_positions_are_counted_without_the_grid(turns: list[Turn], mode: str):
+    counted = count_positions(turns, tokenizer=BYTES, layout=LAYOUT, mode=mode)
+    assert counted == dialogue(*turns, mode=mode).grid.shape[1]
 
 
 @settings(max_examples=50, deadline=None)

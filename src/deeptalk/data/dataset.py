@@ -14,9 +14,9 @@ from deeptalk.data.tasks import (
     SpokenExample,
     TaskContext,
     TaskName,
-    estimate_size,
     make_example,
     manifest_kind,
+    plan_example,
     usable,
 )
 from deeptalk.errors import DataError
@@ -109,7 +109,10 @@ class DialogueBatches(BatchStream[SpokenExample, Batch]):
         return source.records[draw.index], source.task
 
     def _size(self, draw: Draw) -> int:
-        return estimate_size(*self._record(draw), self.context)
+        try:
+            return plan_example(*self._record(draw), self.context, self._generator(draw)).size(self.context)
+        except DataError:
+            return 1  # it is dropped, and counted, where it is made
 
     def _make(self, draw: Draw, generator: np.random.Generator) -> SpokenExample:
         return make_example(*self._record(draw), self.context, generator)

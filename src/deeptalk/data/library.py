@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,19 +17,21 @@ from deeptalk.data.manifest import read_manifest
 from deeptalk.data.packs import AudioPack, CodePack, CodeSpan
 from deeptalk.errors import DataError
 from deeptalk.shapes import Float, Int, Tensor
-
-NUM_DELAYS = 8
-"""Positions that an answer takes beyond its frames: one per codebook, and the end."""
+from deeptalk.streams.layout import num_encoder_frames
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """A stretch of a recording: the file, where it begins and how long it is, in seconds."""
+    """A stretch of a recording: the file, where it begins and how long it is, in seconds.
+
+    `room` counts the rooms in which it was encoded, for a reader that has several.
+    """
 
     id: str
     audio: str
     offset: float
     duration: float
+    room: int = 0
 
     @classmethod
     def of(cls, record: Mapping[str, Any], *, id: str | None = None) -> "Clip":
@@ -47,6 +49,14 @@ class SpeechReader(Protocol):
 
     is_encoded: bool
 
+    def place(self, clip: Clip, generator: np.random.Generator) -> Clip:
+        """The clip in one of its rooms, where the reader has a choice."""
+        ...
+
+    def num_frames(self, clip: Clip) -> int:
+        """About how many encoder frames the clip will have, told without reading it."""
+        ...
+
     def read(self, clip: Clip, generator: np.random.Generator) -> Tensor:
         """The clip; chance, if any, comes from the generator."""
         ...
@@ -60,6 +70,14 @@ class MelReader:
     def __init__(self, spec: MelSpec, *, augmentation: Augmentation | None = None) -> None:
         self.spec, self.augmentation = spec, augmentation
         self._packs: dict[str, AudioPack] = {}
+
+    def place(self, clip: Clip, generator: np.random.Generator) -> Clip:
+        """The clip itself: its room is made when it is read."""
+        return clip
+
+    def num_frames(self, clip: Clip) -> int:
+        """Encoder frames of the clip at its own speed."""
+        return num_encoder_frames(round(clip.duration * self.spec.sample_rate) // self.spec.hop_length)
 
     def samples(self, clip: Clip) -> npt.NDArray[np.float32]:
         """The clip's samples as they were recorded, 16 kHz packs only."""
@@ -103,13 +121,23 @@ class EncodedReader:
         """Whether this clip was encoded."""
         return clip.id in self._spans
 
+    def place(self, clip: Clip, generator: np.random.Generator) -> Clip:
+        """The clip in one of its rooms."""
+        return replace(clip, room=int(generator.integers(len(self._spans_of(clip)))))
+
+    def num_frames(self, clip: Clip) -> int:
+        """Frames of the clip in its room."""
+        return self._spans_of(clip)[clip.room][2]
+
     def read(self, clip: Clip, generator: np.random.Generator) -> Float[Tensor, "U2 D2"]:
-        """The encoder's output for the clip in one of its rooms."""
-        spans = self._spans.get(clip.id)
-        if spans is None:
-            raise DataError("speech not encoded")
-        index, start, length = spans[int(generator.integers(len(spans)))]
+        """The encoder's output for the clip in its room."""
+        index, start, length = self._spans_of(clip)[clip.room]
         return torch.from_numpy(self._frames[index][start : start + length].astype(np.float32))
+
+    def _spans_of(self, clip: Clip) -> list[tuple[int, int, int]]:
+        if clip.id not in self._spans:
+            raise DataError("speech not encoded")
+        return self._spans[clip.id]
 
     def _add(self, path: Path) -> None:
         number = len(self._frames)
@@ -159,11 +187,6 @@ class AnswerLibrary:
         except KeyError as error:
             raise DataError("answer without codes") from error
         return torch.from_numpy(self._packs[pack].read(span))
-
-    def longest(self, text: str) -> int:
-        """Frames of the longest take of an answer and of its delays; 0 where nobody says it."""
-        spans = self._spans.get(text, {}).values()
-        return max((span.length for _, span in spans), default=-NUM_DELAYS) + NUM_DELAYS
 
     def _add(self, path: Path) -> None:
         number = len(self._packs)

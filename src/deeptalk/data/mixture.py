@@ -136,19 +136,21 @@ class BatchStream(ABC, Generic[Sample, Batched]):
     def _own_batches(self, number: int) -> list[list[Draw]]:
         """This process's batches of a round; every process has equally many."""
         generator = np.random.default_rng([self.plan.seed, 1, number])
-        sized = [(self._size(draw) * generator.uniform(1.0, 1.1), draw) for draw in self.plan.draws(number)]
+        sized = [(self._size(draw) * generator.uniform(1.0, 1.03), draw) for draw in self.plan.draws(number)]
         batches = bucket(sorted(sized, key=lambda pair: pair[0]), self.batch_size)
         order = generator.permutation(len(batches)).tolist()
         even = len(order) // self.world_size * self.world_size or len(order)
         return [batches[i] for i in order[self.rank : even : self.world_size]]
 
+    def _generator(self, draw: Draw) -> np.random.Generator:
+        """Chance of a sample, the same whenever it is asked for."""
+        return np.random.default_rng([self.plan.seed, 2, draw.source, draw.number])
+
     def _samples(self, draws: Sequence[Draw]) -> list[Sample]:
         samples = []
         for draw in draws:
             try:
-                samples.append(
-                    self._make(draw, np.random.default_rng([self.plan.seed, 2, draw.source, draw.number]))
-                )
+                samples.append(self._make(draw, self._generator(draw)))
             except DataError as error:
                 self.rejects[str(error)] += 1
         return samples

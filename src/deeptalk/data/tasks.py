@@ -12,7 +12,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -24,7 +24,7 @@ from deeptalk.errors import ConfigError, DataError
 from deeptalk.shapes import Tensor
 from deeptalk.streams import Example, StreamLayout, Turn, encode_dialogue
 from deeptalk.streams.layout import num_encoder_frames, num_speech_frames
-from deeptalk.streams.prompt import READ_ALOUD
+from deeptalk.streams.prompt import READ_ALOUD, count_positions
 from deeptalk.streams.text import TextCodec
 
 TaskName = Literal[
@@ -32,11 +32,6 @@ TaskName = Literal[
 ]
 Item = TypeVar("Item")
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
-
-_TEMPLATE_TOKENS = 4
-_LETTERS_PER_SECOND = 14.0
-_ENCODER_FRAMES_PER_SECOND = 50.0
-_MARGIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +59,19 @@ class TaskContext:
     speech_history: float = 0.7
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Plan:
+    """What an example will be made of: all is chosen, no speech is read. The frames of clips are told ahead."""
+
+    turns: tuple[tuple[Turn, Clip | None], ...]
+    mode: str
+
+    def size(self, context: TaskContext) -> int:
+        """How many positions the example will take."""
+        turns = [turn for turn, _ in self.turns]
+        return count_positions(turns, tokenizer=context.tokenizer, layout=context.layout, mode=self.mode)
+
+
 def manifest_kind(task: str) -> Kind:
     """Which kind of manifest a task reads; `ConfigError` names the tasks there are."""
     if task not in TASKS:
@@ -79,7 +87,25 @@ def make_example(
     record: Mapping[str, Any], task: TaskName, context: TaskContext, generator: np.random.Generator
 ) -> SpokenExample:
     """The example of a record; `DataError` with a countable reason where it can't be made."""
-    return _MAKERS[task](record, context, generator)
+    plan = plan_example(record, task, context, generator)
+    turns, speech = [], []
+    for turn, clip in plan.turns:
+        if clip is not None:
+            read = _read(clip, context, generator)
+            turn = replace(turn, num_speech_frames=_num_positions(_num_frames(read, context), context))
+            speech.append(read)
+        turns.append(turn)
+    example = encode_dialogue(turns, tokenizer=context.tokenizer, layout=context.layout, mode=plan.mode)
+    if example.grid.shape[1] > context.max_positions:
+        raise DataError("too long")
+    return SpokenExample(example=example, speech=tuple(speech))
+
+
+def plan_example(
+    record: Mapping[str, Any], task: TaskName, context: TaskContext, generator: np.random.Generator
+) -> Plan:
+    """Choose what the example of a record is made of, by the same chance that `make_example` would take."""
+    return _PLANNERS[task](record, context, generator)
 
 
 def usable(record: Mapping[str, Any], task: TaskName, context: TaskContext) -> str | None:
@@ -97,110 +123,80 @@ def usable(record: Mapping[str, Any], task: TaskName, context: TaskContext) -> s
     return None
 
 
-def estimate_size(record: Mapping[str, Any], task: TaskName, context: TaskContext) -> int:
-    """About how many positions an example takes: text is counted, speech estimated."""
-
-    def tokens(text: str) -> int:
-        return len(context.tokenizer.encode(context.layout.template.lead + text)) + _TEMPLATE_TOKENS
-
-    if "messages" not in record:
-        words = tokens(record["text"])
-        if task == "asr":
-            return round(words + _speech_frames(record, context))
-        asked = tokens(READ_ALOUD.format(text=record["text"]))
-        return asked + (
-            max(words, context.answers.longest(record["text"])) if task == "read_aloud" else words
-        )
-    total, messages = 0.0, record["messages"]
-    for message in messages:
-        is_heard = task.startswith("speech_to") and message["role"] == "user"
-        total += _speech_frames(message, context) if is_heard else tokens(message["text"])
-    is_spoken = task in ("speech_to_speech", "text_to_speech")
-    return round(total + (context.answers.longest(messages[-1]["text"]) if is_spoken else 0))
-
-
-def _make_asr(
-    record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator
-) -> SpokenExample:
-    heard = _heard(Clip.of(record), context, generator)
-    return _encode([heard, (Turn(role="assistant", text=record["text"]), None)], "asr", context)
-
-
-def _make_text(
-    record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator
-) -> SpokenExample:
-    turns = [(Turn(role=m["role"], text=m["text"]), None) for m in record["messages"]]
-    return _encode(turns, "text", context)
-
-
-def _make_speech_to_text(
-    record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator
-) -> SpokenExample:
-    last = _pick(_spoken_ends(record, "speech_to_text", context), generator)
-    return _encode(
-        _mixed(record["messages"][: last + 1], context, generator, must_hear=True), "text", context
+def _plan_asr(record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator) -> Plan:
+    return Plan(
+        turns=(
+            _heard(Clip.of(record), context, generator),
+            (Turn(role="assistant", text=record["text"]), None),
+        ),
+        mode="asr",
     )
 
 
-def _make_speech_to_speech(
+def _plan_text(record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator) -> Plan:
+    return Plan(turns=tuple(_written(message) for message in record["messages"]), mode="text")
+
+
+def _plan_speech_to_text(
     record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator
-) -> SpokenExample:
+) -> Plan:
+    last = _pick(_spoken_ends(record, "speech_to_text", context), generator)
+    return Plan(turns=_mixed(record["messages"][: last + 1], context, generator), mode="text")
+
+
+def _plan_speech_to_speech(
+    record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator
+) -> Plan:
     last = _pick(_spoken_ends(record, "speech_to_speech", context), generator)
-    turns = _mixed(record["messages"][:last], context, generator, must_hear=True)
+    turns = _mixed(record["messages"][:last], context, generator)
     return _with_answer(turns, record["messages"][last], context, generator)
 
 
-def _make_text_to_speech(
+def _plan_text_to_speech(
     record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator
-) -> SpokenExample:
+) -> Plan:
     last = _pick(_answered(record, context), generator)
-    turns = [(Turn(role=m["role"], text=m["text"]), None) for m in record["messages"][:last]]
+    turns = tuple(_written(message) for message in record["messages"][:last])
     return _with_answer(turns, record["messages"][last], context, generator)
 
 
-def _make_read_aloud(
-    record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator
-) -> SpokenExample:
-    asked = [(Turn(role="user", text=READ_ALOUD.format(text=record["text"])), None)]
-    return _with_answer(asked, {"role": "assistant", "text": record["text"]}, context, generator)
+def _plan_read_aloud(record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator) -> Plan:
+    return _with_answer((_asked_aloud(record),), {"text": record["text"]}, context, generator)
 
 
-def _make_repeat(
-    record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator
-) -> SpokenExample:
-    asked = Turn(role="user", text=READ_ALOUD.format(text=record["text"]))
-    return _encode([(asked, None), (Turn(role="assistant", text=record["text"]), None)], "text", context)
+def _plan_repeat(record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator) -> Plan:
+    answer = (Turn(role="assistant", text=record["text"]), None)
+    return Plan(turns=(_asked_aloud(record), answer), mode="text")
 
 
-_Maker = Callable[[Mapping[str, Any], TaskContext, np.random.Generator], SpokenExample]
-_MAKERS: dict[TaskName, _Maker] = {
-    "asr": _make_asr,
-    "speech_to_text": _make_speech_to_text,
-    "speech_to_speech": _make_speech_to_speech,
-    "text_to_text": _make_text,
-    "text_to_speech": _make_text_to_speech,
-    "read_aloud": _make_read_aloud,
-    "repeat": _make_repeat,
+_Planner = Callable[[Mapping[str, Any], TaskContext, np.random.Generator], Plan]
+_PLANNERS: dict[TaskName, _Planner] = {
+    "asr": _plan_asr,
+    "speech_to_text": _plan_speech_to_text,
+    "speech_to_speech": _plan_speech_to_speech,
+    "text_to_text": _plan_text,
+    "text_to_speech": _plan_text_to_speech,
+    "read_aloud": _plan_read_aloud,
+    "repeat": _plan_repeat,
 }
 
-_HeardTurn = tuple[Turn, Tensor | None]
+_PlannedTurn = tuple[Turn, Clip | None]
 
 
-def _encode(turns: Sequence[_HeardTurn], mode: str, context: TaskContext) -> SpokenExample:
-    example = encode_dialogue(
-        [turn for turn, _ in turns], tokenizer=context.tokenizer, layout=context.layout, mode=mode
-    )
-    if example.grid.shape[1] > context.max_positions:
-        raise DataError("too long")
-    return SpokenExample(example=example, speech=tuple(clip for _, clip in turns if clip is not None))
+def _written(message: Mapping[str, Any]) -> _PlannedTurn:
+    return Turn(role=message["role"], text=message["text"]), None
+
+
+def _asked_aloud(record: Mapping[str, Any]) -> _PlannedTurn:
+    return Turn(role="user", text=READ_ALOUD.format(text=record["text"])), None
 
 
 def _with_answer(
-    turns: Sequence[_HeardTurn],
+    turns: tuple[_PlannedTurn, ...],
     message: Mapping[str, Any],
     context: TaskContext,
     generator: np.random.Generator,
-) -> SpokenExample:
+) -> Plan:
     """The dialogue ended by a spoken answer, in the voice of the record or one of those that say it."""
     text = message["text"]
     if "codes" in message:
@@ -213,40 +209,49 @@ def _with_answer(
         speaker = _pick(speakers, generator)
         codes = context.answers.read(text, speaker)
     answer = Turn(role="assistant", text=text, codes=codes, speaker=speaker)
-    return _encode([*turns, (answer, None)], f"speaker:{speaker}" if speaker else "answer", context)
+    return Plan(turns=(*turns, (answer, None)), mode=f"speaker:{speaker}" if speaker else "answer")
 
 
 def _mixed(
-    messages: Sequence[Mapping[str, Any]],
-    context: TaskContext,
-    generator: np.random.Generator,
-    *,
-    must_hear: bool,
-) -> list[_HeardTurn]:
+    messages: Sequence[Mapping[str, Any]], context: TaskContext, generator: np.random.Generator
+) -> tuple[_PlannedTurn, ...]:
     """Turns of a dialogue, the last question as speech, earlier ones as speech or text by lot."""
     last = max(i for i, m in enumerate(messages) if m["role"] == "user")
-    turns: list[_HeardTurn] = []
+    turns: list[_PlannedTurn] = []
     for i, message in enumerate(messages):
-        is_last = must_hear and i == last
+        is_last = i == last
         heard = message["role"] == "user" and (is_last or generator.random() < context.speech_history)
         clip = _clip_of(message, context, generator) if heard else None
-        if clip is not None:
-            turns.append(_heard(clip, context, generator))
-        elif is_last:
+        if clip is None and is_last:
             raise DataError("question without speech")
-        else:
-            turns.append((Turn(role=message["role"], text=message["text"]), None))
-    return turns
+        turns.append(_written(message) if clip is None else _heard(clip, context, generator))
+    return tuple(turns)
 
 
-def _heard(clip: Clip, context: TaskContext, generator: np.random.Generator) -> _HeardTurn:
+def _heard(clip: Clip, context: TaskContext, generator: np.random.Generator) -> _PlannedTurn:
     if context.reader is None:
         raise DataError("no reader of speech")
+    clip = context.reader.place(clip, generator)
+    frames = max(1, context.reader.num_frames(clip))
+    return Turn(role="user", num_speech_frames=_num_positions(frames, context)), clip
+
+
+def _read(clip: Clip, context: TaskContext, generator: np.random.Generator) -> Tensor:
+    assert context.reader is not None, "a plan with clips was made with a reader"
     speech = context.reader.read(clip, generator)
-    frames = speech.shape[0] if context.reader.is_encoded else num_encoder_frames(speech.shape[1])
-    if frames < 1 or not torch.isfinite(speech).all():
+    if _num_frames(speech, context) < 1 or not torch.isfinite(speech).all():
         raise DataError("speech empty or not finite")
-    return Turn(role="user", num_speech_frames=num_speech_frames(frames, stride=context.stride)), speech
+    return speech
+
+
+def _num_frames(speech: Tensor, context: TaskContext) -> int:
+    """Encoder frames of a clip that was read."""
+    is_encoded = context.reader is not None and context.reader.is_encoded
+    return speech.shape[0] if is_encoded else num_encoder_frames(speech.shape[1])
+
+
+def _num_positions(frames: int, context: TaskContext) -> int:
+    return num_speech_frames(frames, stride=context.stride)
 
 
 def _clip_of(message: Mapping[str, Any], context: TaskContext, generator: np.random.Generator) -> Clip | None:
@@ -275,12 +280,6 @@ def _answered(record: Mapping[str, Any], context: TaskContext) -> list[int]:
         for i, message in enumerate(record["messages"])
         if i and message["role"] == "assistant" and _has_codes(message, context)
     ]
-
-
-def _speech_frames(message: Mapping[str, Any], context: TaskContext) -> float:
-    """About how many adapter frames the speech of a message takes."""
-    seconds = message.get("duration") or len(message["text"]) / _LETTERS_PER_SECOND
-    return _TEMPLATE_TOKENS + _ENCODER_FRAMES_PER_SECOND * (seconds + _MARGIN_SECONDS) / context.stride
 
 
 def _has_codes(message: Mapping[str, Any], context: TaskContext) -> bool:

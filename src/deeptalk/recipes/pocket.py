@@ -299,6 +299,36 @@ POCKET_JOINT = Recipe(
     seed=48,
 )
 
+POCKET_JOINT_MORE = replace(
+    POCKET_JOINT,
+    name="pocket-joint-more",
+    starts_from=("pocket-joint",),
+    # answers to typed questions teach the voice at half the positions of a spoken question
+    mixture=(
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.13),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.21),
+        Source(manifest="speech_train", task="text_to_speech", weight=0.12),
+        Source(manifest="aloud", task="read_aloud", weight=0.08),
+        Source(manifest="reading", task="asr", weight=0.06),
+        Source(manifest="questions", task="asr", weight=0.04),
+        Source(manifest="text_train", task="text_to_text", weight=0.22),
+        Source(manifest="text_more", task="text_to_text", weight=0.14),
+    ),
+    objective=Supervised(text_weight=1.0, codec_weight=1 / 8, balance_weight=0.0005),
+    optim=Muon(
+        lr=1.5e-3,
+        betas=(0.9, 0.95),
+        weight_decay=0.02,
+        matrices=("*layers.*", "adapter.*", "!*.gate.weight"),
+    ),
+    accumulate=4,
+    num_steps=6_500,
+    average=0.998,
+    eval_every=1_000,
+    save_every=250,
+    seed=51,
+)
+
 POCKET_PIPELINE = (
     POCKET_CODEC,
     POCKET_CODEC_MORE,
@@ -311,4 +341,5 @@ POCKET_PIPELINE = (
     POCKET_AUDIO_EXPERTS,
     POCKET_TEXT_EXPERTS,
     POCKET_JOINT,
+    POCKET_JOINT_MORE,
 )

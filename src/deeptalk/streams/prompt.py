@@ -6,6 +6,7 @@ mode token. Text answers begin at item 0, codebook *i* at item *i* + 1.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -178,6 +179,30 @@ def encode_dialogue(
         speech_at=torch.tensor(columns.speech_at),
         row=row_of(mode),
     )
+
+
+def count_positions(turns: Sequence[Turn], *, tokenizer: TextCodec, layout: StreamLayout, mode: str) -> int:
+    """How many positions `encode_dialogue` would give these turns, without making the grid."""
+    total = int(layout.template.bos)
+    for turn in turns:
+        before, after = layout.template.around(turn.role)
+        is_last = turn is turns[-1]
+        is_open = is_last or (turn.role == "assistant" and mode == "text")
+        total += _num_tokens(tokenizer, before) + (0 if is_open else _num_tokens(tokenizer, after))
+        if turn.num_speech_frames is not None:
+            total += turn.num_speech_frames + 2
+            continue
+        words = len(tokenizer.encode(layout.template.lead + (turn.text or "")))
+        items = words + 1 if turn.role == "assistant" else words
+        if is_last and turn.codes is not None and row_of(mode) is Row.SPEECH:
+            items = max(items, len(turn.codes) + 1 + layout.num_codebooks)
+        total += items
+    return total
+
+
+@lru_cache(maxsize=64)
+def _num_tokens(tokenizer: TextCodec, text: str) -> int:
+    return len(tokenizer.encode(text)) if text else 0
 
 
 def _write_history(
