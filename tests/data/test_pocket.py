@@ -3,7 +3,7 @@ import functools
 import numpy as np
 import pytest
 
-from deeptalk.data.domain import REFUSAL, build_domain, eval_questions
+from deeptalk.data.domain import REFUSAL, all_facts, build_domain, eval_questions
 from deeptalk.data.pocket import (
     ENDLESS,
     PARTS,
@@ -18,7 +18,16 @@ from deeptalk.data.pocket import (
 from deeptalk.data.synthesis import ANSWER_VOICES, HELD_OUT_VOICES, SpeechJob
 from deeptalk.errors import DataError
 
-SIZES = SpeechSizes(questions=3_000, reading=800, words=800, digit_takes=100, aloud=500, answers=2_000)
+SIZES = SpeechSizes(
+    questions=3_000,
+    reading=800,
+    words=800,
+    digit_takes=100,
+    aloud=500,
+    answers=2_000,
+    questions_more=2_000,
+    mixed=1_000,
+)
 
 
 @functools.cache
@@ -96,6 +105,22 @@ def test_further_questions_are_new_and_nothing_held_out_is_among_them(monkeypatc
     assert not set(texts) & {item.messages for item in _items()}
     held_out = {item.messages[-2].text for item in eval_questions(seed=0) if item.category != "dialogue"}
     assert not held_out & {messages[0].text for messages in texts}
+
+
+def test_more_questions_are_those_that_nobody_has_asked_yet() -> None:
+    asked = {job.text for job in _jobs("questions")}
+    more = [job.text for job in _jobs("questions_more")]
+    new = [text for text in more if text not in asked]
+    assert len(new) > 0.8 * len(more)
+    assert not {job.id for job in _jobs("questions")} & {job.id for job in _jobs("questions_more")}
+
+
+def test_mixed_questions_ask_for_no_fact_but_hold_the_words_of_all() -> None:
+    facts = {question for fact in all_facts() for question in fact.questions("colloquial")}
+    mixed = {job.text for job in _jobs("mixed")}
+    assert not mixed & facts
+    kept = [fact.subject for fact in all_facts() if fact.text_only]
+    assert sum(any(f" {subject}" in text for text in mixed) for subject in kept) > 0.3 * len(kept)
 
 
 def test_all_digits_are_among_the_words() -> None:

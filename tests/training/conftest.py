@@ -35,7 +35,7 @@ def _record(folder: Path, part: str, texts: tuple[str, ...], speakers: tuple[str
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that the pocket recipes ask for, with four questions and four answers."""
     folder = tmp_path_factory.mktemp("data")
-    for part in ("questions", "reading", "words"):
+    for part in ("questions", "reading", "questions_more", "mixed"):
         _record(folder, part, QUESTIONS, ("a", "b"))
     for part in ("answers", "aloud"):
         _record(folder, part, ANSWERS, ("slt", "rms"))

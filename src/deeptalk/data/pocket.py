@@ -10,13 +10,22 @@ A part is ready when its manifest exists.
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 
-from deeptalk.data.domain import REFUSAL, DomainItem, build_domain, build_reading, eval_questions
+from deeptalk.data.domain import (
+    REFUSAL,
+    DomainItem,
+    all_facts,
+    build_domain,
+    build_reading,
+    eval_questions,
+)
 from deeptalk.data.manifest import read_manifest, write_lines, write_manifest
 from deeptalk.data.synthesis import (
     ANSWER_VOICES,
@@ -58,7 +67,7 @@ QUESTION_SHARES = {
 }
 """Share of each category among the spoken questions; what is short of texts is spoken by more voices."""
 
-PARTS = ("aloud", "reading", "questions", "answers")
+PARTS = ("aloud", "reading", "questions", "answers", "questions_more", "mixed")
 """The parts of the speech, in the order in which training needs them."""
 
 NUM_READING_SENTENCES = 12_000
@@ -78,10 +87,12 @@ class SpeechSizes:
     digit_takes: int = 1_500
     aloud: int = 6_000
     answers: int = 10_000
+    questions_more: int = 16_000
+    mixed: int = 6_000
 
     def tiny(self) -> "SpeechSizes":
         """A few clips of each, for tests."""
-        return SpeechSizes(questions=6, reading=4, words=4, digit_takes=4, aloud=4, answers=6)
+        return SpeechSizes(questions=6, reading=4, words=4, digit_takes=4, aloud=4, answers=6, questions_more=6, mixed=4)
 
 
 def prepare_text(
@@ -172,6 +183,13 @@ def speech_jobs(
         "reading": lambda g: reading_jobs(items, reading, g, sizes=sizes),
         "answers": lambda g: answer_jobs(items, g, number=sizes.answers),
         "aloud": lambda g: aloud_jobs(reading, g, number=sizes.aloud),
+        "questions_more": lambda g: more_question_jobs(
+            items,
+            g,
+            number=sizes.questions_more,
+            spoken=speech_jobs("questions", items, reading, seed=seed, sizes=sizes),
+        ),
+        "mixed": lambda g: mixed_jobs(items, g, number=sizes.mixed),
     }
     if part not in makers:
         raise DataError(f"there is no part {part!r} of the speech; parts are {', '.join(makers)}")
@@ -185,17 +203,47 @@ def question_jobs(
 
     Of dialogues only the follow-ups are taken: their first turns are questions of the other categories.
     """
-    texts: dict[str, list[str]] = {}
-    for item in spoken_items(items):
-        turns = [m.text for m in item.messages if m.role == "user"]
-        texts.setdefault(item.category, []).extend(turns[1:] if item.category == "dialogue" else turns)
-    chosen = []
+    texts, chosen = _asked(items), list[str]()
     for category, share in QUESTION_SHARES.items():
-        chosen += _spread(_unique(texts.get(category, ())), generator, round(share * number))
-    return [
-        SpeechJob(id=f"question-{i}", text=chosen[at], voice=_question_voice(generator), source="questions")
-        for i, at in enumerate(generator.permutation(len(chosen)).tolist())
-    ]
+        chosen += _spread(texts[category], generator, round(share * number))
+    return _shuffled_jobs("question", chosen, generator, source="questions")
+
+
+def more_question_jobs(
+    items: Sequence[DomainItem],
+    generator: np.random.Generator,
+    *,
+    number: int,
+    spoken: Sequence[SpeechJob],
+) -> list[SpeechJob]:
+    """Further questions in the same shares: first what nobody of `spoken` asks, then other voices."""
+    counts, chosen = Counter(job.text for job in spoken), list[str]()
+    for category, texts in _asked(items).items():
+        order = [texts[i] for i in generator.permutation(len(texts)).tolist()]
+        order.sort(key=lambda text: counts[text])
+        chosen += islice(cycle(order), round(QUESTION_SHARES[category] * number))
+    return _shuffled_jobs("question-more", chosen, generator, source="questions")
+
+
+def mixed_jobs(
+    items: Iterable[DomainItem], generator: np.random.Generator, *, number: int
+) -> list[SpeechJob]:
+    """Questions that make no sense, such as "What's the plural of Peru?", for transcription alone.
+
+    A word heard in a frame where no sense leads to it has to be listened to. No fact is asked for, so
+    words of text-only facts are among them too; at most `number`, as what only text may ask is left out.
+    """
+    facts = all_facts()
+    known = {(fact.relation.name, fact.subject) for fact in facts}
+    chosen: list[str] = []
+    while len(chosen) < number:
+        frame, word = (facts[int(generator.integers(len(facts)))] for _ in range(2))
+        if (frame.relation.name, word.subject) not in known:
+            asked = replace(frame, subject=word.subject).questions("colloquial")
+            chosen.append(asked[int(generator.integers(len(asked)))])
+    kept = _kept_from_speech(items)
+    jobs = _shuffled_jobs("mixed", chosen, generator, source="mixed")
+    return [job for job in jobs if job.text not in kept]
 
 
 def reading_jobs(
@@ -240,9 +288,7 @@ def aloud_jobs(reading: Sequence[str], generator: np.random.Generator, *, number
 def spoken_items(items: Iterable[DomainItem]) -> list[DomainItem]:
     """Training items that may be heard: colloquial, neither asking nor answering what only text may teach."""
     items = list(items)
-    facts = [item for item in items if item.text_only and len(item.messages) == 2]
-    kept = {item.messages[0].text for item in facts} | {item.messages[1].text for item in facts}
-    kept.discard(REFUSAL)
+    kept = _kept_from_speech(items)
     return [
         item
         for item in items
@@ -251,6 +297,12 @@ def spoken_items(items: Iterable[DomainItem]) -> list[DomainItem]:
         and not item.text_only
         and not any(message.text in kept for message in item.messages)
     ]
+
+
+def _kept_from_speech(items: Iterable[DomainItem]) -> set[str]:
+    """Questions and answers that only text may teach."""
+    facts = [item for item in items if item.text_only and len(item.messages) == 2]
+    return {message.text for item in facts for message in item.messages} - {REFUSAL}
 
 
 def reading_texts(items: Sequence[DomainItem], *, seed: int) -> list[str]:
@@ -277,6 +329,24 @@ def hours_of(manifest: Path) -> float:
 def read_names(folder: Path) -> frozenset[str]:
     """The proper names that `prepare_text` found."""
     return frozenset(json.loads((folder / "names.json").read_text(encoding="utf-8"))["names"])
+
+
+def _asked(items: Sequence[DomainItem]) -> dict[str, list[str]]:
+    """By category what users may ask aloud, each text once."""
+    texts: dict[str, list[str]] = {category: [] for category in QUESTION_SHARES}
+    for item in spoken_items(items):
+        turns = [m.text for m in item.messages if m.role == "user"]
+        texts[item.category] += turns[1:] if item.category == "dialogue" else turns
+    return {category: _unique(found) for category, found in texts.items()}
+
+
+def _shuffled_jobs(
+    id: str, texts: Sequence[str], generator: np.random.Generator, *, source: str
+) -> list[SpeechJob]:
+    return [
+        SpeechJob(id=f"{id}-{i}", text=texts[at], voice=_question_voice(generator), source=source)
+        for i, at in enumerate(generator.permutation(len(texts)).tolist())
+    ]
 
 
 def _question_voice(generator: np.random.Generator) -> Voice:

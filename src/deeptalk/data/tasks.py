@@ -61,7 +61,7 @@ class TaskContext:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Plan:
-    """What an example will be made of: all is chosen, no speech is read. The frames of clips are told ahead."""
+    """What an example will be made of: all is chosen, no speech is read; its frames are told ahead."""
 
     turns: tuple[tuple[Turn, Clip | None], ...]
     mode: str

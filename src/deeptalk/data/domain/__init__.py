@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from .arithmetic import build_arithmetic
 from .dialogues import build_dialogues
-from .facts import build_facts
+from .facts import all_facts, build_facts
 from .item import CATEGORIES, DomainItem, Message, build_item
 from .numbers import say_number
 from .reading import read_evaluation, read_sentences
@@ -25,6 +25,7 @@ __all__ = [
     "REFUSAL",
     "DomainItem",
     "Message",
+    "all_facts",
     "build_domain",
     "build_reading",
     "eval_questions",
