@@ -92,7 +92,9 @@ class SpeechSizes:
 
     def tiny(self) -> "SpeechSizes":
         """A few clips of each, for tests."""
-        return SpeechSizes(questions=6, reading=4, words=4, digit_takes=4, aloud=4, answers=6, questions_more=6, mixed=4)
+        return SpeechSizes(
+            questions=6, reading=4, words=4, digit_takes=4, aloud=4, answers=6, questions_more=6, mixed=4
+        )
 
 
 def prepare_text(

@@ -303,19 +303,16 @@ POCKET_JOINT_MORE = replace(
     POCKET_JOINT,
     name="pocket-joint-more",
     starts_from=("pocket-joint",),
-    # answers to typed questions teach the voice at half the positions of a spoken question; questions that
-    # make no sense teach to listen where a guess would do
+    # answers to typed questions teach the voice at half the positions of a spoken question
     mixture=(
         Source(manifest="speech_train", task="speech_to_speech", weight=0.13),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.22),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.21),
         Source(manifest="speech_train", task="text_to_speech", weight=0.12),
         Source(manifest="aloud", task="read_aloud", weight=0.08),
-        Source(manifest="reading", task="asr", weight=0.04),
-        Source(manifest="questions", task="asr", weight=0.03),
-        Source(manifest="questions_more", task="asr", weight=0.03),
-        Source(manifest="mixed", task="asr", weight=0.05),
-        Source(manifest="text_train", task="text_to_text", weight=0.18),
-        Source(manifest="text_more", task="text_to_text", weight=0.12),
+        Source(manifest="reading", task="asr", weight=0.06),
+        Source(manifest="questions", task="asr", weight=0.04),
+        Source(manifest="text_train", task="text_to_text", weight=0.22),
+        Source(manifest="text_more", task="text_to_text", weight=0.14),
     ),
     objective=Supervised(text_weight=1.0, codec_weight=1 / 8, balance_weight=0.0005),
     optim=Muon(
@@ -332,6 +329,29 @@ POCKET_JOINT_MORE = replace(
     seed=51,
 )
 
+POCKET_JOINT_HEARD = replace(
+    POCKET_JOINT_MORE,
+    name="pocket-joint-heard",
+    starts_from=("pocket-joint-more",),
+    # questions that make no sense teach to listen where a guess would do; repeating, to read what stands there
+    mixture=(
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.08),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.26),
+        Source(manifest="speech_train", task="text_to_speech", weight=0.04),
+        Source(manifest="aloud", task="read_aloud", weight=0.04),
+        Source(manifest="answers", task="read_aloud", weight=0.06),
+        Source(manifest="reading_train", task="repeat", weight=0.05),
+        Source(manifest="reading", task="asr", weight=0.09),
+        Source(manifest="questions", task="asr", weight=0.04),
+        Source(manifest="questions_more", task="asr", weight=0.06),
+        Source(manifest="mixed", task="asr", weight=0.12),
+        Source(manifest="text_train", task="text_to_text", weight=0.10),
+        Source(manifest="text_more", task="text_to_text", weight=0.06),
+    ),
+    num_steps=880,
+    seed=52,
+)
+
 POCKET_PIPELINE = (
     POCKET_CODEC,
     POCKET_CODEC_MORE,
@@ -345,4 +365,5 @@ POCKET_PIPELINE = (
     POCKET_TEXT_EXPERTS,
     POCKET_JOINT,
     POCKET_JOINT_MORE,
+    POCKET_JOINT_HEARD,
 )
