@@ -333,7 +333,8 @@ POCKET_JOINT_HEARD = replace(
     POCKET_JOINT_MORE,
     name="pocket-joint-heard",
     starts_from=("pocket-joint-more",),
-    # questions that make no sense teach to listen where a guess would do; repeating, to read what stands there
+    # questions that make no sense teach to listen where a guess would do,
+    # and repeating to read what stands there
     mixture=(
         Source(manifest="speech_train", task="speech_to_speech", weight=0.08),
         Source(manifest="speech_train", task="speech_to_text", weight=0.26),
