@@ -343,7 +343,7 @@ def _asked(items: Sequence[DomainItem]) -> dict[str, list[str]]:
 
 
 def _shuffled_jobs(
-    id: str, texts: Sequence[str], generator: np.random.Generator, *, source: str
+    id: str, texts: list[str], generator: np.random.Generator, *, source: str
 ) -> list[SpeechJob]:
     return [
         SpeechJob(id=f"{id}-{i}", text=texts[at], voice=_question_voice(generator), source=source)
