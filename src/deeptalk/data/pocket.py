@@ -67,7 +67,18 @@ QUESTION_SHARES = {
 }
 """Share of each category among the spoken questions; what is short of texts is spoken by more voices."""
 
-PARTS = ("aloud", "reading", "questions", "answers", "questions_more", "mixed")
+PARTS = (
+    "aloud",
+    "reading",
+    "questions",
+    "answers",
+    "questions_more",
+    "mixed",
+    "answers_more",
+    "aloud_more",
+    "questions_rest",
+    "drills",
+)
 """The parts of the speech, in the order in which training needs them."""
 
 NUM_READING_SENTENCES = 12_000
@@ -89,11 +100,28 @@ class SpeechSizes:
     answers: int = 10_000
     questions_more: int = 16_000
     mixed: int = 6_000
+    further_answers: int = 12_000
+    aloud_more: int = 12_000
+    questions_rest: int = 16_000
+    mixed_drills: int = 12_000
+    word_drills: int = 16_000
 
     def tiny(self) -> "SpeechSizes":
         """A few clips of each, for tests."""
         return SpeechSizes(
-            questions=6, reading=4, words=4, digit_takes=4, aloud=4, answers=6, questions_more=6, mixed=4
+            questions=6,
+            reading=4,
+            words=4,
+            digit_takes=4,
+            aloud=4,
+            answers=6,
+            questions_more=6,
+            mixed=4,
+            further_answers=4,
+            aloud_more=4,
+            questions_rest=4,
+            mixed_drills=4,
+            word_drills=4,
         )
 
 
@@ -192,6 +220,29 @@ def speech_jobs(
             spoken=speech_jobs("questions", items, reading, seed=seed, sizes=sizes),
         ),
         "mixed": lambda g: mixed_jobs(items, g, number=sizes.mixed),
+        "answers_more": lambda g: more_answer_jobs(
+            items,
+            g,
+            number=sizes.further_answers,
+            spoken=speech_jobs("answers", items, reading, seed=seed, sizes=sizes),
+            seed=seed,
+        ),
+        "aloud_more": lambda g: more_aloud_jobs(
+            reading,
+            g,
+            number=sizes.aloud_more,
+            spoken=speech_jobs("aloud", items, reading, seed=seed, sizes=sizes),
+        ),
+        "questions_rest": lambda g: rest_question_jobs(
+            items,
+            g,
+            number=sizes.questions_rest,
+            spoken=[
+                *speech_jobs("questions", items, reading, seed=seed, sizes=sizes),
+                *speech_jobs("questions_more", items, reading, seed=seed, sizes=sizes),
+            ],
+        ),
+        "drills": lambda g: drill_jobs(items, reading, g, sizes=sizes),
     }
     if part not in makers:
         raise DataError(f"there is no part {part!r} of the speech; parts are {', '.join(makers)}")
@@ -235,6 +286,40 @@ def mixed_jobs(
     A word heard in a frame where no sense leads to it has to be listened to. No fact is asked for, so
     words of text-only facts are among them too; at most `number`, as what only text may ask is left out.
     """
+    jobs = _shuffled_jobs("mixed", _mixed_texts(generator, number), generator, source="mixed")
+    kept = _kept_from_speech(items)
+    return [job for job in jobs if job.text not in kept]
+
+
+def rest_question_jobs(
+    items: Sequence[DomainItem],
+    generator: np.random.Generator,
+    *,
+    number: int,
+    spoken: Sequence[SpeechJob],
+) -> list[SpeechJob]:
+    """What may be asked and nobody of `spoken` asks, `number` at most."""
+    known = {job.text for job in spoken}
+    texts = [text for found in _asked(items).values() for text in found if text not in known]
+    chosen = _spread(texts, generator, min(number, len(texts)))
+    return _shuffled_jobs("question-rest", chosen, generator, source="questions")
+
+
+def drill_jobs(
+    items: Sequence[DomainItem], reading: Sequence[str], generator: np.random.Generator, *, sizes: SpeechSizes
+) -> list[SpeechJob]:
+    """For transcription alone: further questions without sense, and two to six words in a row by lot."""
+    words = _spoken_words(items, reading)
+    rows = [
+        " ".join(words[i] for i in generator.integers(len(words), size=generator.integers(2, 7)))
+        for _ in range(sizes.word_drills)
+    ]
+    kept = _kept_from_speech(items)
+    texts = [text for text in _mixed_texts(generator, sizes.mixed_drills) + rows if text not in kept]
+    return _shuffled_jobs("drill", texts, generator, source="drill")
+
+
+def _mixed_texts(generator: np.random.Generator, number: int) -> list[str]:
     facts = all_facts()
     known = {(fact.relation.name, fact.subject) for fact in facts}
     chosen: list[str] = []
@@ -243,9 +328,7 @@ def mixed_jobs(
         if (frame.relation.name, word.subject) not in known:
             asked = replace(frame, subject=word.subject).questions("colloquial")
             chosen.append(asked[int(generator.integers(len(asked)))])
-    kept = _kept_from_speech(items)
-    jobs = _shuffled_jobs("mixed", chosen, generator, source="mixed")
-    return [job for job in jobs if job.text not in kept]
+    return chosen
 
 
 def reading_jobs(
@@ -255,12 +338,8 @@ def reading_jobs(
 
     Words of text-only facts are among the single words and sentences, as they must be heard somewhere.
     """
-    texts = [m.text for item in items for m in item.messages] + list(reading)
-    counts = count_words(texts)
-    names = proper_names(counts, texts)
-    words = {spoken_form(word, names) for word in counts}
     jobs = [("sentence", text) for text in _spread(reading, generator, sizes.reading)]
-    jobs += [("word", word) for word in _spread(sorted(words), generator, sizes.words)]
+    jobs += [("word", word) for word in _spread(_spoken_words(items, reading), generator, sizes.words)]
     jobs += [("digit", DIGITS[i % len(DIGITS)]) for i in range(sizes.digit_takes)]
     order = generator.permutation(len(jobs))
     return [
@@ -285,6 +364,40 @@ def aloud_jobs(reading: Sequence[str], generator: np.random.Generator, *, number
     """Reading sentences, each in one of the answer voices: what reading aloud learns from."""
     texts = _spread(_unique(reading), generator, min(number, len(reading)))
     return [_answer_job(f"aloud-{i}", text, generator, source="reading") for i, text in enumerate(texts)]
+
+
+def more_answer_jobs(
+    items: Sequence[DomainItem],
+    generator: np.random.Generator,
+    *,
+    number: int,
+    spoken: Sequence[SpeechJob],
+    seed: int,
+) -> list[SpeechJob]:
+    """What `spoken` answers, in the other voice, and `number` further answers of other seeds."""
+    known, kept = {job.text for job in spoken}, _kept_from_speech(items)
+    more = _unique(
+        message.text
+        for item in more_items(items, seed=seed)
+        if item.style == "colloquial"
+        for message in item.messages
+        if message.role == "assistant" and message.text not in known | kept
+    )
+    jobs = _other_voices(spoken)
+    texts = _spread(more, generator, min(number, len(more)))
+    jobs += [_answer_job(f"further-{i}", text, generator, source="answers") for i, text in enumerate(texts)]
+    return [jobs[i] for i in generator.permutation(len(jobs)).tolist()]
+
+
+def more_aloud_jobs(
+    reading: Sequence[str], generator: np.random.Generator, *, number: int, spoken: Sequence[SpeechJob]
+) -> list[SpeechJob]:
+    """Sentences that nobody of `spoken` reads, then what is read in the other voice, `number` in all."""
+    known = {job.text for job in spoken}
+    texts = [text for text in _unique(reading) if text not in known]
+    texts = _spread(texts, generator, min(number, len(texts)))
+    jobs = [_answer_job(f"aloud-more-{i}", text, generator, source="reading") for i, text in enumerate(texts)]
+    return (jobs + _other_voices(spoken))[:number]
 
 
 def spoken_items(items: Iterable[DomainItem]) -> list[DomainItem]:
@@ -340,6 +453,24 @@ def _asked(items: Sequence[DomainItem]) -> dict[str, list[str]]:
         turns = [m.text for m in item.messages if m.role == "user"]
         texts[item.category] += turns[1:] if item.category == "dialogue" else turns
     return {category: _unique(found) for category, found in texts.items()}
+
+
+def _spoken_words(items: Iterable[DomainItem], reading: Sequence[str]) -> list[str]:
+    """Every word of the domain and of the sentences, names with their capitals."""
+    texts = [m.text for item in items for m in item.messages] + list(reading)
+    counts = count_words(texts)
+    names = proper_names(counts, texts)
+    return sorted({spoken_form(word, names) for word in counts})
+
+
+def _other_voices(jobs: Iterable[SpeechJob]) -> list[SpeechJob]:
+    """The same texts, each in every answer voice that does not say it."""
+    return [
+        replace(job, id=f"{job.id}-as-{name}", voice=voice, speaker=name)
+        for job in jobs
+        for name, voice in ANSWER_VOICES.items()
+        if name != job.speaker
+    ]
 
 
 def _shuffled_jobs(

@@ -39,8 +39,8 @@ from deeptalk.training.stage_text import read_layout
 from deeptalk.training.supervised import Supervised
 
 CODEC = "codec"
-HEARD = ("questions", "reading", "questions_more", "mixed")
-SPOKEN = ("answers", "aloud")
+HEARD = ("questions", "reading", "questions_more", "mixed", "questions_rest", "drills")
+SPOKEN = ("answers", "aloud", "answers_more", "aloud_more")
 ROOMS = Augmentation(
     clean=0.5, level=(-20.0, 0.0), noise=0.4, noise_ratio=(15.0, 40.0), room=0.2, telephone=0.15
 )
