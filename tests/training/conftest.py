@@ -35,9 +35,9 @@ def _record(folder: Path, part: str, texts: tuple[str, ...], speakers: tuple[str
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that the pocket recipes ask for, with four questions and four answers."""
     folder = tmp_path_factory.mktemp("data")
-    for part in ("questions", "reading", "questions_more", "mixed"):
+    for part in ("questions", "reading", "questions_more", "mixed", "questions_rest", "drills"):
         _record(folder, part, QUESTIONS, ("a", "b"))
-    for part in ("answers", "aloud"):
+    for part in ("answers", "aloud", "answers_more", "aloud_more"):
         _record(folder, part, ANSWERS, ("slt", "rms"))
     dialogues = [
         {"id": f"d{i}", "messages": [{"role": "user", "text": q}, {"role": "assistant", "text": a}]}

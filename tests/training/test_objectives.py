@@ -10,6 +10,7 @@ from torch import nn
 
 from deeptalk.backbone import RouterMask, open_backbone
 from deeptalk.codec import PocketCodec, PocketCodecConfig
+from deeptalk.errors import ConfigError
 from deeptalk.model.config import DeepTalkConfig, tiny_backbone
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.model.encoder import EncoderConfig, SpeechEncoder
@@ -21,7 +22,7 @@ from deeptalk.training.ctc import Ctc, EncoderForCtc, edit_distance, greedy
 from deeptalk.training.loss import exact_rows, reduce_streams, stream_counts, stream_sums
 from deeptalk.training.masking import Masking
 from deeptalk.training.objective import Objective, Task, Term
-from deeptalk.training.supervised import Supervised
+from deeptalk.training.supervised import Supervised, disturb_codes
 from deeptalk.training.text import TextLm
 
 
@@ -242,3 +243,31 @@ def test_masking_silences_bands_and_stretches_by_the_generator_alone():
     assert (once[changed] <= mel.amin(dim=(1, 2))[changed.nonzero()[:, 0]]).all()
     assert changed.float().mean() < 0.7
     assert torch.equal(Masking(bands=0, stretches=0).apply(mel, lengths, generator=generator()), mel)
+
+
+def test_codes_of_chance_replace_codes_of_answers_alone(dialogues: Batch):
+    size = StreamLayout.tiny().codebook_size
+    seen = [
+        disturb_codes(dialogues, most=1.0, codebook_size=size, generator=torch.Generator().manual_seed(seed))
+        for seed in range(30)
+    ]
+    codes = dialogues.grid[:, 1:] < size
+    shares = []
+    for other in seen:
+        assert torch.equal(other.grid[:, 0], dialogues.grid[:, 0])
+        assert torch.equal(other.grid[:, 1:][~codes], dialogues.grid[:, 1:][~codes])
+        assert other.labels is dialogues.labels
+        assert (other.grid[:, 1:][codes] < size).all()
+        shares.append(float((other.grid != dialogues.grid)[0].sum() / codes[0].sum()))
+    assert min(shares) < 0.2
+    assert max(shares) > 0.6
+    again = disturb_codes(dialogues, most=1.0, codebook_size=size, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(again.grid, seen[3].grid)
+
+
+def test_code_noise_changes_the_loss_of_codes_and_is_a_share(model: DeepTalk, dialogues: Batch):
+    clean = Supervised().sums(model, dialogues, generator=generator())
+    noisy = Supervised(code_noise=1.0).sums(model, dialogues, generator=generator())
+    assert not torch.allclose(clean[1:8], noisy[1:8])
+    with pytest.raises(ConfigError, match="share from 0 to 1"):
+        Supervised(code_noise=1.5)

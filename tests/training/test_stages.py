@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from deeptalk.codec import PocketCodec, load_codec
+from deeptalk.codec import PocketCodec, SineCodec, load_codec, save_codec
 from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.model.encoder import SpeechEncoder
 from deeptalk.model.weights import load, save_encoder
@@ -133,6 +133,35 @@ def test_experts_by_lot_stay_the_same_when_resumed(complete: Complete, root: Pat
     before = (root / recipe.name / "run" / "partition.json").read_bytes()
     list(run_stage(recipe, root=root, data=data))
     assert (root / recipe.name / "run" / "partition.json").read_bytes() == before
+
+
+def test_a_stage_goes_on_with_another_encoder_and_codec(complete: Complete, root: Path):
+    pretrain(complete, root)
+    align = complete(dialogue("pocket-align"))
+    encoder = SpeechEncoder(RECIPES["pocket-encoder"].model.tiny().encoder)
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    save_encoder(encoder, root / "other-encoder" / "model", provenance={})
+    save_codec(SineCodec(num_codebooks=7, codebook_size=512), root / "other-codec" / "model")
+    recipe = dataclasses.replace(
+        dialogue("pocket-joint"),
+        name="renewed",
+        starts_from=("pocket-align", "other-encoder", "other-codec"),
+    )
+    renewed = complete(recipe)
+    own = {name: value for name, value in tensors(renewed).items() if name.startswith("encoder.")}
+    assert own
+    assert all(torch.equal(value, encoder.state_dict()[name[8:]]) for name, value in own.items())
+    assert any(name.startswith("encoder.") for name in moved(align, renewed))
+
+    save_codec(SineCodec(num_codebooks=7, codebook_size=64), root / "small-codec" / "model")
+    other = dataclasses.replace(
+        recipe, name="other", starts_from=("pocket-align", "other-encoder", "small-codec")
+    )
+    with pytest.raises(ConfigError, match="7 codebooks of 512 codes, the codec has 7 of 64"):
+        complete(other)
+    with pytest.raises(ConfigError, match="one earlier stage"):
+        complete(dataclasses.replace(other, starts_from=("pocket-align", "other-encoder")))
 
 
 def test_the_codec_trains_and_opens(complete: Complete, tmp_path: Path):

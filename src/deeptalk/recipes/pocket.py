@@ -161,6 +161,23 @@ POCKET_ENCODER_MORE = replace(
     seed=50,
 )
 
+POCKET_ENCODER_WIDE = replace(
+    POCKET_ENCODER_MORE,
+    name="pocket-encoder-wide",
+    paper="section 3.1: stands for the pretrained speech encoder; twice the clips, and words without sense",
+    starts_from=("pocket-encoder-more",),
+    mixture=(
+        Source(manifest="reading", task="transcribe", weight=0.20),
+        Source(manifest="questions", task="transcribe", weight=0.15),
+        Source(manifest="questions_more", task="transcribe", weight=0.17),
+        Source(manifest="questions_rest", task="transcribe", weight=0.15),
+        Source(manifest="mixed", task="transcribe", weight=0.05),
+        Source(manifest="drills", task="transcribe", weight=0.28),
+    ),
+    num_steps=2_200,
+    seed=54,
+)
+
 POCKET_CODEC = Recipe(
     name="pocket-codec",
     paper="section 3.1: stands for the pretrained codec, with SNAC's clock and shape",
@@ -186,6 +203,19 @@ POCKET_CODEC_MORE = replace(
     optim=AdamW(lr=1.6e-3, betas=(0.9, 0.99)),
     num_steps=2_800,
     seed=49,
+)
+
+POCKET_CODEC_CLEAR = replace(
+    POCKET_CODEC_MORE,
+    name="pocket-codec-clear",
+    paper=(
+        "section 3.1: stands for the pretrained codec; "
+        "its decoder alone, so that the codes stay what they are"
+    ),
+    starts_from=("pocket-codec-more",),
+    trains=("decoder.*",),
+    num_steps=7_500,
+    seed=53,
 )
 
 POCKET_ALIGN = Recipe(
@@ -353,18 +383,51 @@ POCKET_JOINT_HEARD = replace(
     seed=52,
 )
 
+POCKET_JOINT_SPOKEN = replace(
+    POCKET_JOINT_HEARD,
+    name="pocket-joint-spoken",
+    starts_from=("pocket-joint-heard", "pocket-encoder-wide", "pocket-codec-clear"),
+    # twice the clips to hear and four times those to say; codes of chance among those that an answer goes on
+    # from, as a model that learnt to go on from its own past alone drifts away from the text
+    mixture=(
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.08),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.15),
+        Source(manifest="speech_train", task="text_to_speech", weight=0.12),
+        Source(manifest="answers", task="read_aloud", weight=0.04),
+        Source(manifest="answers_more", task="read_aloud", weight=0.10),
+        Source(manifest="aloud", task="read_aloud", weight=0.03),
+        Source(manifest="aloud_more", task="read_aloud", weight=0.05),
+        Source(manifest="reading", task="asr", weight=0.06),
+        Source(manifest="questions", task="asr", weight=0.02),
+        Source(manifest="questions_more", task="asr", weight=0.02),
+        Source(manifest="questions_rest", task="asr", weight=0.03),
+        Source(manifest="mixed", task="asr", weight=0.02),
+        Source(manifest="drills", task="asr", weight=0.07),
+        Source(manifest="text_train", task="text_to_text", weight=0.10),
+        Source(manifest="text_more", task="text_to_text", weight=0.09),
+        Source(manifest="reading_train", task="repeat", weight=0.02),
+    ),
+    objective=Supervised(text_weight=1.0, codec_weight=1 / 8, balance_weight=0.0005, code_noise=0.5),
+    num_steps=3_400,
+    encoded_passes=1,
+    seed=55,
+)
+
 POCKET_PIPELINE = (
     POCKET_CODEC,
     POCKET_CODEC_MORE,
+    POCKET_CODEC_CLEAR,
     POCKET_TEXT,
     POCKET_ENCODER_START,
     POCKET_ENCODER,
     POCKET_ENCODER_ROOMS,
     POCKET_ENCODER_MORE,
+    POCKET_ENCODER_WIDE,
     POCKET_ALIGN,
     POCKET_AUDIO_EXPERTS,
     POCKET_TEXT_EXPERTS,
     POCKET_JOINT,
     POCKET_JOINT_MORE,
     POCKET_JOINT_HEARD,
+    POCKET_JOINT_SPOKEN,
 )

@@ -30,6 +30,7 @@ from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.model.folder import TOKENIZER
 from deeptalk.model.weights import load, load_encoder, save
+from deeptalk.streams import StreamLayout
 from deeptalk.streams.text import TextTokenizer
 from deeptalk.training.objective import Objective
 from deeptalk.training.parts import DialoguePart
@@ -54,14 +55,8 @@ class DialogueStage:
         self.recipe, self.places = recipe, places
         if isinstance(recipe.model, DialoguePart):
             self.model, self.tokenizer_path, self.codec_folder = _assemble(recipe, recipe.model, places)
-        elif len(recipe.starts_from) == 1:
-            folder = places.need(recipe.starts_from[0])
-            self.model, self.tokenizer_path = load(folder), folder / TOKENIZER
-            self.codec_folder = folder / CODEC
         else:
-            raise ConfigError(
-                f"recipe {recipe.name!r} must start from one earlier stage, or have a DialoguePart as model."
-            )
+            self.model, self.tokenizer_path, self.codec_folder = _continued(recipe, places)
         prepare_caches(recipe, places, model=self.model, codec_folder=self.codec_folder)
         self.context = self._context()
         if recipe.partition is not None:
@@ -201,11 +196,35 @@ def _assemble(recipe: Recipe, part: DialoguePart, places: Places) -> tuple[DeepT
     return model, text_folder / TOKENIZER, codec_folder
 
 
+def _continued(recipe: Recipe, places: Places) -> tuple[DeepTalk, Path, Path]:
+    """The model of an earlier stage, alone or with an encoder and a codec that were trained on meanwhile."""
+    if len(recipe.starts_from) not in (1, 3):
+        raise ConfigError(
+            f"recipe {recipe.name!r} has no DialoguePart as its model, so starts_from must name one earlier "
+            "stage, or that and the recipes of an encoder and a codec to go on with, "
+            f"got {recipe.starts_from}."
+        )
+    stage, *others = (places.need(name) for name in recipe.starts_from)
+    model = load(stage)
+    if not others:
+        return model, stage / TOKENIZER, stage / CODEC
+    encoder, codec_folder = load_encoder(others[0]), others[1]
+    if encoder.settings != model.config.encoder:
+        raise ConfigError(f"recipe {recipe.name!r}: {others[0]} holds an encoder of another shape.")
+    model.encoder.load_state_dict(encoder.state_dict())
+    _check_codec(recipe, model.layout, load_codec(codec_folder))
+    return model, stage / TOKENIZER, codec_folder
+
+
 def _check_layout(recipe: Recipe, part: DialoguePart, text_folder: Path, codec: Codec) -> None:
     if read_layout(text_folder) != part.layout:
         raise ConfigError(f"recipe {recipe.name!r} and {text_folder} have different stream layouts.")
+    _check_codec(recipe, part.layout, codec)
+
+
+def _check_codec(recipe: Recipe, layout: StreamLayout, codec: Codec) -> None:
     given = (codec.num_codebooks, codec.codebook_size)
-    wanted = (part.layout.num_codebooks, part.layout.codebook_size)
+    wanted = (layout.num_codebooks, layout.codebook_size)
     if given != wanted:
         raise ConfigError(
             f"recipe {recipe.name!r} lays out {wanted[0]} codebooks of {wanted[1]} codes, "

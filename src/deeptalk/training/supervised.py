@@ -1,12 +1,13 @@
 """Stages 1 to 3: eight streams of a dialogue, each learning its next token."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from deeptalk.backbone import BackboneOutput, RouterMask, sequence_balance_loss
+from deeptalk.errors import ConfigError
 from deeptalk.experts import groups_of
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.streams.batch import Batch
@@ -19,6 +20,8 @@ from deeptalk.training.objective import Measure, Term
 class Supervised:
     """Cross-entropy of text and of each codebook, and the balance loss of the backbone.
 
+    With `code_noise` a share of the codes that a row reads of its own answer, drawn for each row from 0 to
+    this, are codes of chance: what follows must come from the text, as a decoded answer reads its own errors.
     `router_mask` is no setting: the run fills it in from partition and routing.
     """
 
@@ -26,10 +29,15 @@ class Supervised:
     text_weight: float = 1 / 8
     codec_weight: float = 1 / 8
     balance_weight: float = 0.0
+    code_noise: float = 0.0
     reduction: Reduction = "head_mean"
     router_mask: RouterMask | None = field(
         default=None, repr=False, compare=False, metadata={"setting": False}
     )
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.code_noise <= 1.0:
+            raise ConfigError(f"code_noise is a share from 0 to 1, got {self.code_noise}.")
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -52,6 +60,10 @@ class Supervised:
 
     def sums(self, model: DeepTalk, batch: Batch, *, generator: torch.Generator) -> Tensor:
         """Summed cross-entropies, and the balance loss once for each sequence."""
+        if self.code_noise:
+            batch = disturb_codes(
+                batch, most=self.code_noise, codebook_size=model.layout.codebook_size, generator=generator
+            )
         output = self._run(model, batch, collect=self.balance_weight > 0)
         sums = stream_sums(output.hidden, (model.backbone.lm_head, *model.heads.codec), batch.labels)
         balance = sums.new_zeros(())
@@ -79,3 +91,15 @@ class Supervised:
             return model.hidden(batch, collect=collect)
         groups = groups_of(batch.kind, batch.row)
         return model.hidden(batch, router_mask=self.router_mask, groups=groups, collect=collect)
+
+
+def disturb_codes(batch: Batch, *, most: float, codebook_size: int, generator: torch.Generator) -> Batch:
+    """The batch with a share of its input codes, by row from 0 to `most`, replaced by codes of chance."""
+    codes = batch.grid[:, 1:]
+    device = generator.device
+    share = most * torch.rand(len(codes), 1, 1, generator=generator, device=device)
+    is_hit = torch.rand(codes.shape, generator=generator, device=device) < share
+    chance = torch.randint(codebook_size, codes.shape, generator=generator, device=device)
+    is_hit = is_hit.to(codes.device) & (codes < codebook_size)
+    disturbed = torch.where(is_hit, chance.to(codes.device), codes)
+    return replace(batch, grid=torch.cat([batch.grid[:, :1], disturbed], dim=1))
