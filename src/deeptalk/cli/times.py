@@ -14,11 +14,6 @@ class Times:
         self.path = path
         self.seconds: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
 
-    @property
-    def total_hours(self) -> float:
-        """All of them together."""
-        return sum(self.seconds.values()) / 3600
-
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
         """Add the time of what happens inside, even if it is interrupted."""
@@ -26,8 +21,12 @@ class Times:
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.path.with_suffix(".part")
-            partial.write_text(json.dumps(self.seconds, indent=1) + "\n")
-            partial.replace(self.path)
+            self.add(name, time.monotonic() - started)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add to what a name has taken so far."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".part")
+        partial.write_text(json.dumps(self.seconds, indent=1) + "\n")
+        partial.replace(self.path)
