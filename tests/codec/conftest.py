@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -12,6 +13,15 @@ def tiny_pocket() -> PocketCodec:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return PocketCodec(PocketCodecConfig.tiny()).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_waiting() -> PocketCodec:
+    """A pocket codec that sees a frame ahead."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = dataclasses.replace(PocketCodecConfig.tiny(), look_ahead_frames=1)
+        return PocketCodec(config).eval()
 
 
 @pytest.fixture(scope="session")

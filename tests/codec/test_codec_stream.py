@@ -20,7 +20,7 @@ def streamed(codec, codes, chunks):
     return torch.cat([*parts, stream.finish()]), parts
 
 
-@pytest.mark.parametrize("name", ["tiny_pocket", "tiny_snac", "sine"])
+@pytest.mark.parametrize("name", ["tiny_pocket", "tiny_waiting", "tiny_snac", "sine"])
 @settings(max_examples=8, deadline=None)
 @given(chunks=CHUNKS, seed=st.integers(0, 99))
 def test_streaming_equals_offline(name, chunks, seed, request):
@@ -37,7 +37,7 @@ def test_streaming_equals_offline(name, chunks, seed, request):
         assert given_out == max(0, pushed - codec.look_ahead_frames)
 
 
-@pytest.mark.parametrize("name", ["tiny_pocket", "tiny_snac"])
+@pytest.mark.parametrize("name", ["tiny_pocket", "tiny_waiting", "tiny_snac"])
 def test_clock(name, request):
     codec = request.getfixturevalue(name)
     assert isinstance(codec, Codec)

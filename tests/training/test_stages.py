@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from deeptalk.codec import PocketCodec, SineCodec, load_codec, save_codec
+from deeptalk.codec import PocketCodec, PocketCodecConfig, SineCodec, load_codec, save_codec
 from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.model.encoder import SpeechEncoder
 from deeptalk.model.weights import load, save_encoder
@@ -153,6 +153,20 @@ def test_a_stage_goes_on_with_another_encoder_and_codec(complete: Complete, root
     assert own
     assert all(torch.equal(value, encoder.state_dict()[name[8:]]) for name, value in own.items())
     assert any(name.startswith("encoder.") for name in moved(align, renewed))
+
+    # the same codes keep what was learnt of them (but for the steps since), others don't
+    table = "embedding.codec.0.weight"
+    assert float((tensors(align)[table] - tensors(renewed)[table]).abs().max()) < 0.01
+    tiny_codec = PocketCodecConfig.tiny()
+    quantiser = dataclasses.replace(tiny_codec.quantiser, codebook_size=512, num_seeds=512)
+    talking = PocketCodec(dataclasses.replace(tiny_codec, quantiser=quantiser))
+    save_codec(talking, root / "new-codec" / "model")
+    new = complete(
+        dataclasses.replace(recipe, name="new", starts_from=("pocket-align", "other-encoder", "new-codec"))
+    )
+    moved_by = (tensors(align)[table] - tensors(new)[table]).abs().amax(dim=1)
+    assert float(moved_by[:512].mean()) > 0.1
+    assert float(moved_by[512:].max()) < 0.01
 
     save_codec(SineCodec(num_codebooks=7, codebook_size=64), root / "small-codec" / "model")
     other = dataclasses.replace(

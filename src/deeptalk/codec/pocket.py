@@ -1,8 +1,8 @@
 """The pocket codec: seven codes per 85.3 ms in three levels of rates 1:2:4, and a source-filter decoder.
 
-The encoder reads log-mel bands and pitch of whole clips. The decoder is causal: from the codes it predicts,
-hop by hop, what the vocoder needs. Phases and noise are made, not coded, so that the codes carry only what
-a language model can know.
+The encoder reads log-mel bands and pitch of whole clips. The decoder predicts from the codes, hop by hop,
+what the vocoder needs; of later frames it sees ``look_ahead_frames``. Phases and noise are made, not coded,
+so that the codes carry only what a language model can know.
 
 Axes: B batch, S samples, Q codebooks, T frames, N latent frames or hops, D width.
 """
@@ -30,6 +30,8 @@ class PocketCodecConfig:
     """Sizes and loss weights.
 
     ``hops_per_latent`` hops of the vocoder make a latent frame, ``quantiser.strides[0]`` of these a frame.
+    A language model faster than real time waits for a frame of ``look_ahead_frames`` no longer than it takes
+    to decode it.
     """
 
     hops_per_latent: int = 4
@@ -41,6 +43,7 @@ class PocketCodecConfig:
     fine_width: int = 128
     fine_layers: int = 2
     kernel: int = 7
+    look_ahead_frames: int = 0
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     pitch: PitchRange = field(default_factory=PitchRange)
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
@@ -54,6 +57,8 @@ class PocketCodecConfig:
             raise ConfigError(f"kernel must be an odd number from 3 up, got {self.kernel}.")
         if min(self.encoder_layers, self.decoder_layers, self.fine_layers) < 1:
             raise ConfigError("encoder_layers, decoder_layers and fine_layers must be at least 1.")
+        if self.look_ahead_frames < 0:
+            raise ConfigError(f"look_ahead_frames must be at least 0, got {self.look_ahead_frames}.")
 
     @classmethod
     def tiny(cls) -> "PocketCodecConfig":
@@ -75,10 +80,14 @@ class PocketCodecConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PocketDecoderState:
-    """What the decoder keeps between frames: the convolutions' left contexts, and the vocoder's state."""
+    """What the decoder keeps between frames: the convolutions' left contexts, and the vocoder's state.
+
+    ``num_early`` counts the frames to come whose hops tell of the time before the first frame.
+    """
 
     contexts: tuple[Float[Tensor, "B _ _"], ...]
     vocoder: VocoderState
+    num_early: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -94,6 +103,15 @@ class Prediction:
         """The same for the vocoder: unvoiced from a logit of -1 down, fully voiced from 1 up."""
         voicing = (0.5 + 0.5 * self.voicing).clamp(0.0, 1.0)
         return Controls(hz=self.hz, voicing=voicing, harmonic=self.harmonic, noisy=self.noisy)
+
+    def after(self, num_hops: int) -> "Prediction":
+        """Without the first hops."""
+        return Prediction(
+            hz=self.hz[:, num_hops:],
+            voicing=self.voicing[:, num_hops:],
+            harmonic=self.harmonic[:, num_hops:],
+            noisy=self.noisy[:, num_hops:],
+        )
 
 
 class ConvNeXt(nn.Module):
@@ -151,7 +169,7 @@ class PocketEncoder(nn.Module):
 
 
 class PocketDecoder(nn.Module):
-    """Latent -> vocoder controls, from nothing but the past."""
+    """Latent -> vocoder controls, causal: a look-ahead is a delay of what it gives."""
 
     def __init__(self, config: PocketCodecConfig) -> None:
         super().__init__()
@@ -196,9 +214,7 @@ class PocketDecoder(nn.Module):
 
 
 class PocketCodec(nn.Module):
-    """A small speech codec of SNAC's clock whose decoder needs no look-ahead."""
-
-    look_ahead_frames = 0
+    """A small speech codec of SNAC's clock."""
 
     def __init__(self, config: PocketCodecConfig) -> None:
         super().__init__()
@@ -214,6 +230,7 @@ class PocketCodec(nn.Module):
         self.samples_per_frame = config.vocoder.hop * config.hops_per_latent * strides[0]
         self.num_codebooks = sum(self.rates)
         self.codebook_size = config.quantiser.codebook_size
+        self.look_ahead_frames = config.look_ahead_frames
 
     @property
     def frame_rate(self) -> float:
@@ -232,20 +249,30 @@ class PocketCodec(nn.Module):
 
     def decode_start(self, batch: int = 1) -> PocketDecoderState:
         """The state before the first frame."""
-        return PocketDecoderState(contexts=self.decoder.start(batch), vocoder=self.vocoder.start(batch))
+        return PocketDecoderState(
+            contexts=self.decoder.start(batch),
+            vocoder=self.vocoder.start(batch),
+            num_early=self.look_ahead_frames,
+        )
 
     @torch.no_grad()
     def decode_step(
         self, codes: Int[Tensor, "B Q T"], state: PocketDecoderState, *, is_last: bool = False
     ) -> tuple[Float[Tensor, "B S"], PocketDecoderState]:
-        """The samples of these frames, and the state after them; nothing is ever held back."""
-        if codes.shape[-1] == 0:
+        """The samples that no later frame can change, with ``is_last`` all; and the state after them."""
+        num_new = codes.shape[-1] + (self.look_ahead_frames if is_last else 0)
+        if num_new == 0:
             return state.vocoder.tail.new_zeros(len(codes), 0), state
-        codes = codes.to(self.decoder.enter.weight.device)
-        latent = self.quantiser.decode(unflatten(codes, rates=self.rates))
+        latent = self._latent(codes.to(self.decoder.enter.weight.device), is_last=is_last)
         prediction, contexts = self.decoder(latent, state.contexts)
-        samples, vocoder = self.vocoder(prediction.controls(), state.vocoder)
-        return samples, PocketDecoderState(contexts=contexts, vocoder=vocoder)
+        num_early = min(state.num_early, num_new)
+        samples, vocoder = state.vocoder.tail.new_zeros(len(codes), 0), state.vocoder
+        if num_new > num_early:
+            ready = prediction.after(num_early * self._hops_per_frame)
+            samples, vocoder = self.vocoder(ready.controls(), vocoder)
+        return samples, PocketDecoderState(
+            contexts=contexts, vocoder=vocoder, num_early=state.num_early - num_early
+        )
 
     def training_losses(
         self, waveform: Float[Tensor, "B S"], *, generator: Generator
@@ -263,7 +290,8 @@ class PocketCodec(nn.Module):
             )
         latent, pitch = self._analyse(waveform)
         quantised = self.quantiser(latent, generator=generator)
-        said, _ = self.decoder(quantised.latent, self.decoder.start(len(waveform)))
+        said, _ = self.decoder(self._with_end(quantised.latent), self.decoder.start(len(waveform)))
+        said = said.after(self.look_ahead_frames * self._hops_per_frame)
         voiced = pitch.is_voiced.to(waveform.dtype)
         pitch_loss = ((said.hz / pitch.hz).log2().abs() * voiced).sum() / voiced.sum().clamp(min=1)
         voicing_loss = F.binary_cross_entropy_with_logits(said.voicing, voiced)
@@ -281,6 +309,22 @@ class PocketCodec(nn.Module):
             "commitment": self.config.commitment_weight,
         }
         return {"loss": torch.stack([w * losses[name] for name, w in weights.items()]).sum(), **losses}
+
+    @property
+    def _hops_per_frame(self) -> int:
+        return self.samples_per_frame // self.config.vocoder.hop
+
+    def _latent(self, codes: Int[Tensor, "B Q T"], *, is_last: bool) -> Float[Tensor, "B D N"]:
+        """What the codes stand for, and with ``is_last`` the nothing that follows."""
+        if codes.shape[-1]:
+            latent = self.quantiser.decode(unflatten(codes, rates=self.rates))
+        else:
+            latent = self.decoder.enter.weight.new_zeros(len(codes), self.config.quantiser.width, 0)
+        return self._with_end(latent) if is_last else latent
+
+    def _with_end(self, latent: Float[Tensor, "B D N"]) -> Float[Tensor, "B D N2"]:
+        """The nothing behind the last frame that the look-ahead sees."""
+        return F.pad(latent, (0, self.look_ahead_frames * self.config.quantiser.strides[0]))
 
     def _analyse(self, waveform: Float[Tensor, "B S"]) -> tuple[Float[Tensor, "B D N"], PitchTrack]:
         """The latent of a clip of whole frames, and the pitch where each window ends."""

@@ -128,6 +128,11 @@ class DeepTalk(nn.Module):
         """Speech frames of cached encoder output; ``lengths`` counts encoder frames."""
         return self.adapter(encoded.to(next(self.adapter.parameters()).dtype), lengths)
 
+    def forget_codes(self) -> None:
+        """Start anew with all codes, whose codec is another one now; boundaries, modes and voices stay."""
+        self.embedding.forget_codes(rms=root_mean_square(self.text_table))
+        self.heads.forget_codes()
+
     def split(self, is_audio: Bool[Tensor, "L E"] | None = None) -> None:
         """Divide the experts into a text and an audio bank, by ``is_audio`` or as the config says, in place.
 

@@ -174,7 +174,7 @@ POCKET_ENCODER_WIDE = replace(
         Source(manifest="mixed", task="transcribe", weight=0.05),
         Source(manifest="drills", task="transcribe", weight=0.28),
     ),
-    num_steps=2_200,
+    num_steps=1_900,
     seed=54,
 )
 
@@ -205,17 +205,22 @@ POCKET_CODEC_MORE = replace(
     seed=49,
 )
 
-POCKET_CODEC_CLEAR = replace(
-    POCKET_CODEC_MORE,
-    name="pocket-codec-clear",
-    paper=(
-        "section 3.1: stands for the pretrained codec; "
-        "its decoder alone, so that the codes stay what they are"
+POCKET_CODEC_AHEAD = replace(
+    POCKET_CODEC,
+    name="pocket-codec-ahead",
+    paper="section 3.1: stands for the pretrained codec, with SNAC's clock and shape; sees a frame ahead",
+    model=CodecPart(codec=PocketCodecConfig(look_ahead_frames=1)),
+    mixture=(
+        Source(manifest="aloud", task="sound", weight=0.4),
+        Source(manifest="answers", task="sound", weight=0.6),
     ),
-    starts_from=("pocket-codec-more",),
-    trains=("decoder.*",),
-    num_steps=7_500,
-    seed=53,
+    optim=Muon(
+        lr=2e-3,
+        betas=(0.9, 0.99),
+        matrices=("*.grow.weight", "*.shrink.weight", "*.enter.weight", "*.refine.weight"),
+    ),
+    num_steps=7_000,
+    seed=56,
 )
 
 POCKET_ALIGN = Recipe(
@@ -386,7 +391,7 @@ POCKET_JOINT_HEARD = replace(
 POCKET_JOINT_SPOKEN = replace(
     POCKET_JOINT_HEARD,
     name="pocket-joint-spoken",
-    starts_from=("pocket-joint-heard", "pocket-encoder-wide", "pocket-codec-clear"),
+    starts_from=("pocket-joint-heard", "pocket-encoder-wide", "pocket-codec-ahead"),
     # twice the clips to hear and four times those to say; codes of chance among those that an answer goes on
     # from, as a model that learnt to go on from its own past alone drifts away from the text
     mixture=(
@@ -416,7 +421,7 @@ POCKET_JOINT_SPOKEN = replace(
 POCKET_PIPELINE = (
     POCKET_CODEC,
     POCKET_CODEC_MORE,
-    POCKET_CODEC_CLEAR,
+    POCKET_CODEC_AHEAD,
     POCKET_TEXT,
     POCKET_ENCODER_START,
     POCKET_ENCODER,

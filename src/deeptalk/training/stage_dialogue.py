@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from deeptalk.backbone import open_backbone
 from deeptalk.codec import Codec, load_codec
 from deeptalk.data.augment import Augmentation
@@ -197,7 +199,10 @@ def _assemble(recipe: Recipe, part: DialoguePart, places: Places) -> tuple[DeepT
 
 
 def _continued(recipe: Recipe, places: Places) -> tuple[DeepTalk, Path, Path]:
-    """The model of an earlier stage, alone or with an encoder and a codec that were trained on meanwhile."""
+    """The model of an earlier stage, alone or with an encoder and a codec that were trained meanwhile.
+
+    Codes of a codec that says other things than the stage's own are learnt anew.
+    """
     if len(recipe.starts_from) not in (1, 3):
         raise ConfigError(
             f"recipe {recipe.name!r} has no DialoguePart as its model, so starts_from must name one earlier "
@@ -212,8 +217,22 @@ def _continued(recipe: Recipe, places: Places) -> tuple[DeepTalk, Path, Path]:
     if encoder.settings != model.config.encoder:
         raise ConfigError(f"recipe {recipe.name!r}: {others[0]} holds an encoder of another shape.")
     model.encoder.load_state_dict(encoder.state_dict())
-    _check_codec(recipe, model.layout, load_codec(codec_folder))
+    codec = load_codec(codec_folder)
+    _check_codec(recipe, model.layout, codec)
+    if not _same_codes(codec, load_codec(stage / CODEC)):
+        model.forget_codes()
     return model, stage / TOKENIZER, codec_folder
+
+
+@torch.inference_mode()
+def _same_codes(*codecs: Codec) -> bool:
+    """Whether two codecs say the same of a few seconds of a rising tone in noise."""
+    size = 32 * codecs[0].samples_per_frame
+    phase = torch.linspace(0.0, 1.0, size).square() * size / 40
+    hiss = torch.rand(size, generator=torch.Generator().manual_seed(0)) - 0.5
+    sound = (0.3 * phase.sin() + 0.05 * hiss)[None]
+    one, other = (codec.encode(sound) for codec in codecs)
+    return one.shape == other.shape and bool((one == other).all())
 
 
 def _check_layout(recipe: Recipe, part: DialoguePart, text_folder: Path, codec: Codec) -> None:
