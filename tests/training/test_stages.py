@@ -165,7 +165,7 @@ def test_a_stage_goes_on_with_another_encoder_and_codec(complete: Complete, root
         dataclasses.replace(recipe, name="new", starts_from=("pocket-align", "other-encoder", "new-codec"))
     )
     moved_by = (tensors(align)[table] - tensors(new)[table]).abs().amax(dim=1)
-    assert float(moved_by[:512].mean()) > 0.1
+    assert float(moved_by[:512].mean()) > 0.015
     assert float(moved_by[512:].max()) < 0.01
 
     save_codec(SineCodec(num_codebooks=7, codebook_size=64), root / "small-codec" / "model")
