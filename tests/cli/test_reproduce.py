@@ -97,3 +97,22 @@ def test_a_stage_that_fails_names_its_log(done, monkeypatch, tmp_path):
     assert result.exit_code == 2
     assert f"stage '{NAMES[0]}' failed (exit 1)" in " ".join(result.output.split())
     assert "no room" in (tmp_path / "build" / NAMES[0] / "train.log").read_text()
+
+
+def test_an_interruption_lets_the_stages_save(done, monkeypatch, tmp_path):
+    script = """
+import os, signal, sys, time
+from pathlib import Path
+root = Path(sys.argv[1])
+signal.signal(signal.SIGTERM, lambda *_: (root / f"saved-{os.getpid()}").touch() or sys.exit(130))
+os.kill(os.getppid(), signal.SIGINT)
+time.sleep(60)
+"""
+    root = tmp_path / "build"
+    monkeypatch.setattr(
+        "deeptalk.cli.pipeline.command_of", lambda *_, **__: [sys.executable, "-c", script, str(root)]
+    )
+    result = CliRunner().invoke(app, ["reproduce", "--root", str(root), "--no-evaluate", "--processes", "1"])
+    assert result.exit_code == 130
+    assert "the same command goes on from here" in result.output
+    assert len(list(root.glob("saved-*"))) == 1

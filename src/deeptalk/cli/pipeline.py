@@ -12,6 +12,7 @@ from pathlib import Path
 
 from deeptalk.cli.times import Times
 from deeptalk.errors import DeepTalkError
+from deeptalk.training.interruption import Interruption
 from deeptalk.training.recipe import Recipe
 from deeptalk.training.run import METRICS, is_finished
 from deeptalk.training.stage import Places
@@ -48,31 +49,30 @@ def run_pipeline(
     finished = {recipe.name for recipe in recipes if is_finished(recipe, places)}
     waiting = [recipe for recipe in recipes if recipe.name not in finished]
     running: dict[str, _Stage] = {}
-    try:
-        while waiting or running:
-            for recipe in _startable(waiting, finished, running, processes):
-                waiting.remove(recipe)
-                running[recipe.name] = _Stage(recipe, root, processes, compiled)
-            time.sleep(_POLL_SECONDS)
-            for name, stage in list(running.items()):
-                stage.show(show)
-                code = stage.exit_code()
-                if code is None:
-                    continue
-                del running[name]
+    with Interruption() as interruption:
+        try:
+            while (waiting or running) and not interruption.requested:
+                for recipe in _startable(waiting, finished, running, processes):
+                    waiting.remove(recipe)
+                    running[recipe.name] = _Stage(recipe, root, processes, compiled)
+                time.sleep(_POLL_SECONDS)
+                for name, stage in list(running.items()):
+                    stage.show(show)
+                    code = stage.exit_code()
+                    if code is None:
+                        continue
+                    del running[name]
+                    times.add(name, stage.seconds)
+                    if code == _INTERRUPTED:
+                        return False
+                    if code:
+                        raise StageFailedError(f"stage {name!r} failed (exit {code}); {stage.log} says why.")
+                    finished.add(name)
+        finally:  # nothing goes on running: what still does saves itself first
+            for name, stage in running.items():
+                stage.stop()
                 times.add(name, stage.seconds)
-                if code == _INTERRUPTED:
-                    return False
-                if code:
-                    raise StageFailedError(f"stage {name!r} failed (exit {code}); {stage.log} says why.")
-                finished.add(name)
-    except KeyboardInterrupt:
-        return False
-    finally:  # nothing goes on running: what still does saves itself first
-        for name, stage in running.items():
-            stage.stop()
-            times.add(name, stage.seconds)
-    return True
+        return not interruption.requested
 
 
 def command_of(recipe: Recipe, *, root: Path, compiled: bool, is_shared: bool) -> list[str]:
@@ -92,8 +92,10 @@ class _Stage:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             command = command_of(recipe, root=root, compiled=compiled, is_shared=number > 1)
+            # in sessions of their own, so that Ctrl-C asks them once: by `stop`
             self.processes = [
-                subprocess.Popen(command, stdout=log, stderr=log, env=env) for env in _environments(number)
+                subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
+                for env in _environments(number)
             ]
 
     @property
