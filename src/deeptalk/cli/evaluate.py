@@ -36,7 +36,7 @@ def evaluate(
         Path | None,
         typer.Option("--backbone", metavar="DIR", help="The text backbone before any speech, for the drop."),
     ] = None,
-    voice: Annotated[str, typer.Option("--voice", metavar="NAME", help="Voice of the answers.")] = "slt",
+    voice: Annotated[str, typer.Option("--voice", metavar="NAME", help="Voice of the answers.")] = "rms",
     limit: Annotated[
         int | None,
         typer.Option("--limit", metavar="N", help="At most so many questions of each kind.", min=1),

@@ -28,7 +28,7 @@ def evaluate_pocket(
     questions: Path | None = None,
     fsdd: Path | None = None,
     backbone: Path | None = None,
-    voice: str = "slt",
+    voice: str = "rms",
     limit: int | None = None,
     has_judge: bool = True,
     out: Path | None = None,
