@@ -9,6 +9,7 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from deeptalk.cli import app
+from deeptalk.cli.pipeline import command_of
 from deeptalk.decoding import load
 from deeptalk.recipes import POCKET_PIPELINE
 from deeptalk.training.recipe import Recipe
@@ -88,6 +89,14 @@ def test_the_pocket_model_is_made_in_order(done, tmp_path):
         recipe.name: recipe.hash for recipe in POCKET_PIPELINE
     }
     assert set(json.loads((tmp_path / "build" / "times.json").read_text())) == {"data", "training", *NAMES}
+
+
+def test_a_stage_goes_on_by_the_verb_that_trains():
+    name = POCKET_PIPELINE[-1].name
+    verb = [sys.executable, "-m", "deeptalk", "train", name, "--resume", "--root", "there"]
+    given = {"recipe": POCKET_PIPELINE[-1], "root": Path("there")}
+    assert command_of(**given, compiled=False, is_shared=False) == verb
+    assert command_of(**given, compiled=True, is_shared=True) == [*verb, "--compile", "--share"]
 
 
 def test_a_stage_that_fails_names_its_log(done, monkeypatch, tmp_path):

@@ -51,8 +51,8 @@ def test_a_look_ahead_is_one_frame_and_no_more(tiny_waiting):
         PocketCodecConfig(look_ahead_frames=-1)
 
 
-@pytest.mark.parametrize("look_ahead", [0, 1])
-def test_a_few_steps_reduce_the_loss(voiced, look_ahead):
+@pytest.mark.parametrize(("look_ahead", "steps"), [(0, 20), (1, 30)])
+def test_a_few_steps_reduce_the_loss(voiced, look_ahead, steps):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         codec = PocketCodec(dataclasses.replace(PocketCodecConfig.tiny(), look_ahead_frames=look_ahead))
@@ -60,7 +60,7 @@ def test_a_few_steps_reduce_the_loss(voiced, look_ahead):
     batch = torch.stack([voiced(3 * 2048, hz=hz) for hz in (100.0, 160.0, 240.0)])
     optimiser = torch.optim.AdamW(codec.parameters(), lr=5e-3)
     seen = []
-    for _ in range(20):
+    for _ in range(steps):
         losses = codec.training_losses(batch, generator=generator)
         optimiser.zero_grad()
         losses["loss"].backward()
@@ -68,8 +68,8 @@ def test_a_few_steps_reduce_the_loss(voiced, look_ahead):
         seen.append({name: float(value.detach()) for name, value in losses.items()})
     assert set(seen[0]) == {"loss", "spectral", "mel", "bin", "pitch", "voicing", "commitment"}
     assert seen[-1]["spectral"] < 0.6 * seen[0]["spectral"]
-    assert seen[-1]["pitch"] < 0.7 * seen[0]["pitch"]
-    assert int(codec.quantiser.step) == 20
+    assert seen[-1]["pitch"] < 0.6 * seen[0]["pitch"]
+    assert int(codec.quantiser.step) == steps
 
 
 def test_losses_reach_every_parameter_and_repeat_with_the_generator(voiced):

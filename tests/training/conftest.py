@@ -11,6 +11,7 @@ from deeptalk.data.packs import AudioPackWriter
 from deeptalk.data.vocabulary import train_tokenizer, words_of, write_lexicon
 from deeptalk.training.recipe import Recipe
 from deeptalk.training.run import run_stage
+from deeptalk.training.stage_dialogue import HEARD, SPOKEN
 
 QUESTIONS = ("what is one", "and two", "who are you", "name a color")
 ANSWERS = ("It is one.", "It is two.", "A voice.", "Red.")
@@ -35,9 +36,9 @@ def _record(folder: Path, part: str, texts: tuple[str, ...], speakers: tuple[str
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that the pocket recipes ask for, with four questions and four answers."""
     folder = tmp_path_factory.mktemp("data")
-    for part in ("questions", "reading", "questions_more", "mixed", "questions_rest", "drills"):
+    for part in HEARD:
         _record(folder, part, QUESTIONS, ("a", "b"))
-    for part in ("answers", "aloud", "answers_more", "aloud_more"):
+    for part in SPOKEN:
         _record(folder, part, ANSWERS, ("slt", "rms"))
     dialogues = [
         {"id": f"d{i}", "messages": [{"role": "user", "text": q}, {"role": "assistant", "text": a}]}

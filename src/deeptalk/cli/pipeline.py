@@ -14,7 +14,7 @@ from deeptalk.cli.times import Times
 from deeptalk.errors import DeepTalkError
 from deeptalk.training.interruption import Interruption
 from deeptalk.training.recipe import Recipe
-from deeptalk.training.run import METRICS, is_finished
+from deeptalk.training.run import METRICS, is_finished, is_shareable
 from deeptalk.training.stage import Places
 
 LOG = "train.log"
@@ -54,7 +54,7 @@ def run_pipeline(
             while (waiting or running) and not interruption.requested:
                 for recipe in _startable(waiting, finished, running, processes):
                     waiting.remove(recipe)
-                    running[recipe.name] = _Stage(recipe, root, processes, compiled)
+                    running[recipe.name] = _Stage(recipe, places, processes, compiled)
                 time.sleep(_POLL_SECONDS)
                 for name, stage in list(running.items()):
                     stage.show(show)
@@ -84,14 +84,14 @@ def command_of(recipe: Recipe, *, root: Path, compiled: bool, is_shared: bool) -
 class _Stage:
     """A stage that trains in one process, or in several that share its micro-batches."""
 
-    def __init__(self, recipe: Recipe, root: Path, processes: int, compiled: bool) -> None:
-        self.recipe, self.log = recipe, root / recipe.name / LOG
-        self.metrics = root / recipe.name / "run" / METRICS
+    def __init__(self, recipe: Recipe, places: Places, processes: int, compiled: bool) -> None:
+        self.recipe, self.log = recipe, places.root / recipe.name / LOG
+        self.metrics = places.run(recipe.name) / METRICS
         self.started = time.monotonic()
         number = processes if _is_shared(recipe, processes) else 1
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
-            command = command_of(recipe, root=root, compiled=compiled, is_shared=number > 1)
+            command = command_of(recipe, root=places.root, compiled=compiled, is_shared=number > 1)
             # in sessions of their own, so that Ctrl-C asks them once: by `stop`
             self.processes = [
                 subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
@@ -131,7 +131,7 @@ class _Stage:
 
 
 def _is_shared(recipe: Recipe, processes: int) -> bool:
-    return processes > 1 and recipe.accumulate > 1 and recipe.accumulate % processes == 0
+    return processes > 1 and is_shareable(recipe, processes)
 
 
 def _startable(

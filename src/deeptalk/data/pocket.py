@@ -35,6 +35,7 @@ from deeptalk.data.synthesis import (
     SpeechJob,
     Voice,
     check_programs,
+    is_made,
     synthesise_pack,
 )
 from deeptalk.data.vocabulary import (
@@ -196,11 +197,13 @@ def prepare_speech(
     reading = reading_texts(items, seed=seed)
     hours = {}
     for part in parts:
-        jobs = speech_jobs(part, items, reading, seed=seed, sizes=sizes)
-        report = None if progress is None else _named(progress, part)
-        synthesise_pack(jobs, folder / f"{part}.jsonl", workers=workers, progress=report)
-        hours[part] = hours_of(folder / f"{part}.jsonl")
-        logger.info("%s: %d clips, %.2f hours", part, len(jobs), hours[part])
+        manifest = folder / f"{part}.jsonl"
+        if not is_made(manifest):
+            jobs = speech_jobs(part, items, reading, seed=seed, sizes=sizes)
+            report = None if progress is None else _named(progress, part)
+            synthesise_pack(jobs, manifest, workers=workers, progress=report)
+        hours[part] = hours_of(manifest)
+        logger.info("%s: %.2f hours", part, hours[part])
     return hours
 
 

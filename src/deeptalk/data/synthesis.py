@@ -207,6 +207,11 @@ def synthesise_pack(
     return _merge(parts, manifest)
 
 
+def is_made(manifest: Path) -> bool:
+    """Whether `synthesise_pack` has nothing left to do for this manifest, not even to tidy up."""
+    return manifest.is_file() and not manifest.with_suffix(".parts").is_dir()
+
+
 def _shards(jobs: Sequence[SpeechJob], size: int) -> Iterator[list[SpeechJob]]:
     rest = iter(jobs)
     while shard := list(islice(rest, size)):

@@ -114,8 +114,13 @@ def run_stage(
     accelerator.wait_for_everyone()
 
 
+def is_shareable(recipe: Recipe, num_processes: int) -> bool:
+    """Whether so many processes can take the same number of micro-batches of a step each."""
+    return recipe.accumulate % num_processes == 0
+
+
 def _share(recipe: Recipe, num_processes: int) -> Recipe:
-    if recipe.accumulate % num_processes:
+    if not is_shareable(recipe, num_processes):
         raise ConfigError(
             f"{num_processes} processes can't share the {recipe.accumulate} micro-batches of a step of "
             f"recipe {recipe.name!r}; take a number of processes that divides it, or set accumulate."

@@ -96,10 +96,8 @@ class Supervised:
 def disturb_codes(batch: Batch, *, most: float, codebook_size: int, generator: torch.Generator) -> Batch:
     """The batch with a share of its input codes, by row from 0 to `most`, replaced by codes of chance."""
     codes = batch.grid[:, 1:]
-    device = generator.device
-    share = most * torch.rand(len(codes), 1, 1, generator=generator, device=device)
-    is_hit = torch.rand(codes.shape, generator=generator, device=device) < share
-    chance = torch.randint(codebook_size, codes.shape, generator=generator, device=device)
-    is_hit = is_hit.to(codes.device) & (codes < codebook_size)
-    disturbed = torch.where(is_hit, chance.to(codes.device), codes)
+    share = most * torch.rand(len(codes), 1, 1, generator=generator, device=codes.device)
+    is_hit = torch.rand(codes.shape, generator=generator, device=codes.device) < share
+    chance = torch.randint(codebook_size, codes.shape, generator=generator, device=codes.device)
+    disturbed = torch.where(is_hit & (codes < codebook_size), chance, codes)
     return replace(batch, grid=torch.cat([batch.grid[:, :1], disturbed], dim=1))
