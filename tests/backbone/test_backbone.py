@@ -137,3 +137,17 @@ def test_wrong_shapes_are_refused(tmp_path: Path, backbone) -> None:
     (tmp_path / "config.json").write_text(json.dumps(settings | {"vocab_size": 30}))
     with pytest.raises(CheckpointError, match="can't be opened"):
         open_backbone(tmp_path)
+
+
+def test_states_in_the_middle_are_given_where_asked(backbone) -> None:
+    x = torch.randn(2, 3, 16)
+    plain = backbone(x)
+    assert plain.layers == {}
+    backbone.keep(1, 2)
+    kept = backbone(x)
+    assert sorted(kept.layers) == [1, 2]
+    assert torch.equal(kept.hidden, plain.hidden)
+    assert torch.equal(backbone.model.model.norm(kept.layers[2]), plain.hidden)
+    assert not torch.equal(kept.layers[1], kept.layers[2])
+    with pytest.raises(ConfigError, match="layers 1 to 2, got 3"):
+        backbone.keep(3)

@@ -8,13 +8,14 @@ from deeptalk.data import evaluation_set
 from deeptalk.data.domain import eval_questions
 from deeptalk.data.evaluation_set import EXAMPLE_CATEGORIES, build_eval_set, build_examples, example_items
 from deeptalk.data.manifest import read_manifest
-from deeptalk.data.synthesis import HELD_OUT_VOICES, Voice
+from deeptalk.data.synthesis import HELD_OUT_VOICES, Utterance, Voice
 from deeptalk.errors import DataError
 
 
-def _tone(text: str, voice: Voice) -> tuple[np.ndarray, int]:
+def _tone(text: str, voice: Voice) -> Utterance:
     time = np.arange(200 * len(text)) / 16_000
-    return (9_000 * np.sin(2 * np.pi * 300 * time)).astype(np.int16), 16_000
+    samples = (9_000 * np.sin(2 * np.pi * 300 * time)).astype(np.int16)
+    return Utterance(samples=samples, sample_rate=16_000)
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ from deeptalk.data.synthesis import (
     HELD_OUT_VOICES,
     QUESTION_VOICES,
     SpeechJob,
+    Utterance,
     Voice,
     check_programs,
+    find_sound,
     synthesise,
     synthesise_pack,
-    trim_silence,
 )
 from deeptalk.errors import ConfigError, DataError
 
@@ -28,9 +29,10 @@ def _jobs(number: int = 7) -> list[SpeechJob]:
     return [SpeechJob(id=f"j{i}", text=f"text {i}", voice=VOICE, speaker="slt") for i in range(number)]
 
 
-def _tone(text: str, voice: Voice) -> tuple[np.ndarray, int]:
+def _tone(text: str, voice: Voice) -> Utterance:
     length = 800 + 100 * int(text.split()[1])
-    return np.full(length, 1_000 + length, dtype=np.int16), 16_000
+    samples = np.full(length, 1_000 + length, dtype=np.int16)
+    return Utterance(samples=samples, sample_rate=16_000, phones=(("aa", 0.02), ("pau", 0.05)))
 
 
 def test_a_pack_holds_every_clip_in_order_and_leaves_no_parts(tmp_path: Path) -> None:
@@ -45,13 +47,14 @@ def test_a_pack_holds_every_clip_in_order_and_leaves_no_parts(tmp_path: Path) ->
     for i, record in enumerate(records):
         clip = pack.read(record["offset"], record["duration"]) * 32_768
         assert (record["id"], record["text"], record["speaker"]) == (f"j{i}", f"text {i}", "slt")
-        np.testing.assert_array_equal(clip, _tone(record["text"], VOICE)[0])
+        np.testing.assert_array_equal(clip, _tone(record["text"], VOICE).samples)
+        assert record["phones"] == [["aa", 0.02], ["pau", 0.05]]
 
 
 def test_an_interrupted_run_goes_on_and_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     spoken: list[str] = []
 
-    def breaks(text: str, voice: Voice) -> tuple[np.ndarray, int]:
+    def breaks(text: str, voice: Voice) -> Utterance:
         spoken.append(text)
         if len(spoken) == 5:
             raise KeyboardInterrupt
@@ -76,7 +79,7 @@ def test_parts_of_another_list_of_jobs_are_not_used(tmp_path: Path) -> None:
 
 
 def test_texts_without_sound_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def silent(text: str, voice: Voice) -> tuple[np.ndarray, int]:
+    def silent(text: str, voice: Voice) -> Utterance:
         if text == "text 2":
             raise DataError("no sound")
         return _tone(text, voice)
@@ -88,8 +91,10 @@ def test_texts_without_sound_are_left_out(tmp_path: Path, caplog: pytest.LogCapt
 def test_silence_is_cut_moderately() -> None:
     speech = np.full(1_600, 8_000, dtype=np.int16)
     padded = np.concatenate([np.zeros(8_000, np.int16), speech, np.zeros(8_000, np.int16)])
-    assert len(trim_silence(padded, sample_rate=16_000)) == pytest.approx(1_600 + 2 * 1_280, abs=160)
-    assert len(trim_silence(np.zeros(8_000, np.int16), sample_rate=16_000)) == 0
+    start, stop = find_sound(padded, sample_rate=16_000)
+    assert (start, stop - start) == (8_000 - 1_280, pytest.approx(1_600 + 2 * 1_280, abs=160))
+    assert find_sound(speech, sample_rate=16_000) == (0, len(speech))
+    assert find_sound(np.zeros(8_000, np.int16), sample_rate=16_000) == (0, 0)
 
 
 def test_held_out_voices_are_never_in_training_nor_their_near_copies() -> None:
@@ -120,7 +125,14 @@ def test_a_missing_program_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.skipif(not HAS_PROGRAMS, reason="needs flite and espeak-ng")
 def test_every_voice_speaks() -> None:
     for voice in (*QUESTION_VOICES, *HELD_OUT_VOICES):
-        samples, rate = synthesise("What is the capital of Spain?", voice)
-        assert rate == 16_000
-        assert 0.8 < len(samples) / rate < 5.0
-        assert np.abs(samples).max() > 1_000
+        spoken = synthesise("What is the capital of Spain?", voice)
+        assert spoken.sample_rate == 16_000
+        seconds = len(spoken.samples) / spoken.sample_rate
+        assert 0.8 < seconds < 5.0
+        assert np.abs(spoken.samples).max() > 1_000
+        ends = [end for _, end in spoken.phones]
+        assert ends == sorted(ends)
+        if voice.engine == "flite":  # the first phone is silence that was cut all but 0.08 s
+            assert spoken.phones[0][0] == "pau"
+            assert ends[0] == pytest.approx(0.08, abs=0.04)
+            assert seconds - 0.3 < ends[-1]

@@ -47,6 +47,15 @@ def test_round_trip_is_bit_equal(folder: Path, build: Build, speech_batch: Batch
     assert not loaded.training
 
 
+def test_heads_of_the_alignment_are_not_saved(tmp_path: Path, build: Build, tokenizer_path: Path) -> None:
+    model = build()
+    plain = model.state_dict().keys()
+    model.learn_alignment(word_layer=1, phone_layer=1, num_phones=3, phones_per_frame=2)
+    assert model.state_dict().keys() != plain
+    save(model, tmp_path, tokenizer_path=tokenizer_path, provenance={})
+    assert load(tmp_path).state_dict().keys() == plain
+
+
 def test_folder_has_hugging_face_layout(folder: Path) -> None:
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["config.json", "model.safetensors", "provenance.json", "tokenizer.json"]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -77,3 +79,23 @@ def test_to_moves_every_tensor():
     assert moved.encoded is not None
     assert moved.encoded.is_meta
     assert moved.mel is None
+
+
+def test_what_is_said_is_padded_and_unknown_where_an_example_does_not_know():
+    codes = torch.zeros(2, 7, dtype=torch.long)
+    turns = [Turn(role="user", text="q"), Turn(role="assistant", text="a", codes=codes)]
+    told = [turns[0], replace(turns[1], said=torch.tensor([[0, 3], [0, 4]]))]
+    silent, spoken = (
+        encode_dialogue(those, tokenizer=ByteTokenizer(), layout=LAYOUT, mode="answer")
+        for those in (turns, told)
+    )
+    long = example(answer="an answer that is longer than the others")
+    batch = collate([silent, spoken, long], [[], [], []], layout=LAYOUT, is_encoded=True, stride=1)
+    assert batch.said is not None
+    assert batch.said.shape == (3, batch.grid.shape[2], 2)
+    size = spoken.grid.shape[1]
+    assert torch.equal(batch.said[1, :size], spoken.said)
+    assert bool((batch.said[0] == IGNORE).all())
+    assert bool((batch.said[1, size:] == IGNORE).all())
+    assert batch.to("cpu").said is not None
+    assert collate([silent], [[]], layout=LAYOUT, is_encoded=True, stride=1).said is None

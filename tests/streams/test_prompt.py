@@ -211,3 +211,23 @@ def test_bad_turns():
         encode_prompt([Turn(role="assistant", text="x")], tokenizer=BYTES, layout=LAYOUT, mode="text")
     with pytest.raises(DataError, match="assistant"):
         dialogue(Turn(role="user", text="x"), mode="text")
+
+
+def test_what_is_said_stands_where_the_first_code_is_predicted():
+    said = torch.tensor([[0, 5, 6], [1, 7, 8], [IGNORE, 9, 9]])
+    answer = Turn(role="assistant", text="ab, cd!", codes=codes_of(3), said=said)
+    example = dialogue(Turn(role="user", text="q"), answer, mode="answer")
+    assert example.said is not None
+    at = (example.labels[1] != IGNORE) & (example.labels[1] != EOA)
+    assert example.said[at].tolist() == [[ord("a"), 5, 6], [ord("c"), 7, 8], [IGNORE, 9, 9]]
+    assert bool((example.said[~at] == IGNORE).all())
+    as_text = dialogue(Turn(role="user", text="q"), answer, mode="text")
+    assert as_text.said is None
+
+
+def test_a_word_that_the_text_lacks_is_not_said():
+    said = torch.tensor([[0, 5], [3, 6]])
+    answer = Turn(role="assistant", text="ab", codes=codes_of(2), said=said)
+    example = dialogue(Turn(role="user", text="q"), answer, mode="answer")
+    assert example.said is not None
+    assert example.said[example.said[:, 1] != IGNORE].tolist() == [[ord("a"), 5], [IGNORE, 6]]

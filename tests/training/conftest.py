@@ -28,7 +28,8 @@ def _record(folder: Path, part: str, texts: tuple[str, ...], speakers: tuple[str
             samples = 6_000 * np.sin(pitch) + 500 * generator.standard_normal(len(pitch))
             offset, duration = pack.append(samples.astype(np.int16))
             record = {"id": f"{part}-{i}", "audio": f"{part}.wav", "offset": offset, "duration": duration}
-            records.append(record | {"text": text, "speaker": speaker})
+            phones = [["pau", 0.1], *([p, 0.1 + 0.2 * (k + 1)] for k, p in enumerate(("s", "aa", "t")))]
+            records.append(record | {"text": text, "speaker": speaker, "phones": phones})
     write_manifest(folder / f"{part}.jsonl", records, kind="recording")
 
 

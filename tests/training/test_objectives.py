@@ -22,7 +22,7 @@ from deeptalk.training.ctc import Ctc, EncoderForCtc, edit_distance, greedy
 from deeptalk.training.loss import exact_rows, reduce_streams, stream_counts, stream_sums
 from deeptalk.training.masking import Masking
 from deeptalk.training.objective import Objective, Task, Term
-from deeptalk.training.supervised import Supervised, disturb_codes
+from deeptalk.training.supervised import Alignment, Supervised, disturb_codes
 from deeptalk.training.text import TextLm
 
 
@@ -271,3 +271,54 @@ def test_code_noise_changes_the_loss_of_codes_and_is_a_share(model: DeepTalk, di
     assert not torch.allclose(clean[1:8], noisy[1:8])
     with pytest.raises(ConfigError, match="share from 0 to 1"):
         Supervised(code_noise=1.5)
+
+
+def told(dialogues: Batch) -> Batch:
+    """The batch with what its spoken answer says: four frames, the last of them silent."""
+    said = dialogues.grid.new_full((*dialogues.mask.shape, 3), IGNORE)
+    at = (dialogues.labels[0, 1] < StreamLayout.tiny().codebook_size) & (dialogues.labels[0, 1] != IGNORE)
+    said[0, at] = torch.tensor([[ord("Y"), 0, 1], [ord("Y"), 1, 1], [ord("e"), 2, 0], [IGNORE, 3, 3]])
+    return dataclasses.replace(dialogues, said=said)
+
+
+@pytest.fixture
+def aligning(model: DeepTalk) -> DeepTalk:
+    model.learn_alignment(word_layer=1, phone_layer=2, num_phones=4, phones_per_frame=2)
+    return model
+
+
+ALIGNED = Supervised(
+    alignment=Alignment(word_weight=0.5, phone_weight=0.25, word_layer=1, phone_layer=2), balance_weight=0.01
+)
+
+
+def test_alignment_adds_words_and_phones_to_the_loss(aligning: DeepTalk, dialogues: Batch):
+    batch = told(dialogues)
+    sums, counts = ALIGNED.sums(aligning, batch, generator=generator()).detach(), ALIGNED.counts(batch)
+    plain = Supervised(balance_weight=0.01)
+    without, few = plain.sums(aligning, batch, generator=generator()).detach(), plain.counts(batch)
+    assert [term.name for term in ALIGNED.terms[-3:]] == ["balance", "words", "phones"]
+    assert counts[-2:].tolist() == [3, 8]
+    assert torch.equal(sums[:-2], without)
+    states, heads = aligning.hidden(batch).layers, aligning.alignment
+    is_word = batch.said[..., 0] != IGNORE
+    words = heads.word_logits(states[1][is_word], aligning.backbone.lm_head).log_softmax(-1)
+    expected = -words.gather(-1, batch.said[is_word][:, :1]).sum().detach()
+    assert float(sums[-2]) == pytest.approx(float(expected))
+    assert float(sums[-1]) == pytest.approx(8 * math.log(4), rel=1e-5)  # the heads begin by knowing nothing
+    total = plain.total(without, few) + 0.5 * sums[-2] / 3 + 0.25 * sums[-1] / 8
+    assert float(ALIGNED.total(sums, counts)) == pytest.approx(float(total))
+
+
+def test_a_batch_that_does_not_know_what_is_said_has_no_alignment_loss(aligning: DeepTalk, dialogues: Batch):
+    sums = ALIGNED.sums(aligning, dialogues, generator=generator())
+    assert sums[-2:].tolist() == ALIGNED.counts(dialogues)[-2:].tolist() == [0, 0]
+    sums.sum().backward()  # the heads take part in every step, as distributed training needs it
+    assert all(p.grad is not None and not p.grad.any() for p in aligning.alignment.parameters())
+
+
+def test_alignment_is_learnt(aligning: DeepTalk, dialogues: Batch):
+    batch = told(dialogues)
+    fit(aligning, ALIGNED, batch, steps=60)
+    sums = ALIGNED.sums(aligning, batch, generator=generator())
+    assert (sums[-2:] / ALIGNED.counts(batch)[-2:] < 0.2).all()

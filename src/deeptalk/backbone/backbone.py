@@ -1,8 +1,9 @@
 """A stock mixture-of-experts language model that can be told which experts each token may use."""
 
 import json
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,15 @@ class MoeShape:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class BackboneOutput:
-    """Hidden states after the last norm; router decisions per MoE layer over B·T tokens, where collected."""
+    """Hidden states after the last norm; router decisions per MoE layer over B·T tokens, where collected.
+
+    ``layers`` holds the states after the layers that `Backbone.keep` names.
+    """
 
     hidden: Float[Tensor, "B T D"]
     router: tuple[RouterOutput, ...] | None
     cache: DynamicCache | None
+    layers: Mapping[int, Float[Tensor, "B T D"]] = field(default_factory=dict)
 
 
 class Backbone(nn.Module):
@@ -48,6 +53,7 @@ class Backbone(nn.Module):
             num_moe_layers=len(layers), num_experts=router.num_experts, experts_per_token=router.top_k
         )
         self._scope = RoutingScope()
+        self._kept: dict[int, Tensor] = {}
         self._block_names = tuple(layer.block_name for layer in layers)
         for index, layer in enumerate(layers):
             layer.router.register_forward_hook(RouterHook(scope=self._scope, layer=index, rule=layer.rule))
@@ -72,6 +78,21 @@ class Backbone(nn.Module):
     def moe_blocks(self) -> tuple[nn.Module, ...]:
         """The stock blocks that hold a router and experts, first layer to last."""
         return tuple(self.model.get_submodule(name) for name in self._block_names)
+
+    def keep(self, *layers: int) -> None:
+        """Let every forward give the states after these decoder layers too; 1 is the first.
+
+        For losses in the middle of the stack; call it before ``compile_layers``.
+        """
+        stack: Any = self.model.base_model.layers
+        for layer in layers:
+            if not 1 <= layer <= len(stack):
+                raise ConfigError(f"the backbone has layers 1 to {len(stack)}, got {layer}.")
+
+            def hook(module: nn.Module, args: tuple, output: Any, *, layer: int = layer) -> None:
+                self._kept[layer] = output[0] if isinstance(output, tuple) else output
+
+            stack[layer - 1].register_forward_hook(hook)
 
     def forward(
         self,
@@ -102,7 +123,8 @@ class Backbone(nn.Module):
         router = None
         if call.collected is not None:
             router = tuple(call.collected[layer] for layer in range(self.layers.num_moe_layers))
-        return BackboneOutput(hidden=output.last_hidden_state, router=router, cache=cache)
+        layers, self._kept = self._kept, {}
+        return BackboneOutput(hidden=output.last_hidden_state, router=router, cache=cache, layers=layers)
 
     def compile_layers(self) -> None:
         """Let `torch.compile` fuse what lies between the matrix products; a minute at the first steps.

@@ -16,10 +16,12 @@ from torch import nn
 
 from deeptalk.audio import MelSpec
 from deeptalk.codec import Codec
+from deeptalk.data.alignment import align_answer
 from deeptalk.data.augment import Augmentation
 from deeptalk.data.library import Clip, MelReader
 from deeptalk.data.manifest import read_manifest, write_lines, write_manifest
-from deeptalk.data.packs import AudioPack, save_array, write_code_pack
+from deeptalk.data.packs import SAID_SUFFIX, AudioPack, save_array, write_code_pack
+from deeptalk.data.vocabulary import read_lexicon
 from deeptalk.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -46,9 +48,11 @@ def encode_answers(
 ) -> dict[str, int]:
     """Codes of all recorded answers: `codes/<part>.npy` with an index beside it; returns frames per part.
 
+    `codes/<part>.said.npy` tells for each frame what is said in it, where the manifest has phones.
     Packs are resampled to the codec's rate. A part that is encoded already is encoded again: codecs differ.
     """
-    frames = {}
+    words = folder / "lexicon.json"
+    frames, lexicon = {}, read_lexicon(words) if words.is_file() else {}
     for part in parts:
         records = list(read_manifest(folder / f"{part}.jsonl", kind="recording").records)
         packs = {path: AudioPack(Path(path)) for path in {record["audio"] for record in records}}
@@ -62,8 +66,21 @@ def encode_answers(
             if progress is not None:
                 progress(done, len(records))
         spans = write_code_pack(folder / "codes" / f"{part}.npy", codes)
+        seconds = codec.samples_per_frame / codec.sample_rate
+        said = [
+            align_answer(
+                record["text"],
+                record.get("phones"),
+                lexicon,
+                num_frames=span.length,
+                seconds_per_frame=seconds,
+            )
+            for record, span in zip(records, spans, strict=True)
+        ]
+        save_array(folder / "codes" / f"{part}{SAID_SUFFIX}", np.concatenate(said))
         indexed = [
-            {**record, "audio": str(Path("..") / Path(record["audio"]).name), "order": "breadth"}
+            {name: value for name, value in record.items() if name != "phones"}
+            | {"audio": str(Path("..") / Path(record["audio"]).name), "order": "breadth"}
             | {"first_frame": span.offset, "num_frames": span.length}
             for record, span in zip(records, spans, strict=True)
         ]

@@ -80,10 +80,10 @@ def build_examples(folder: Path, items: Sequence[DomainItem], *, speak: Speak = 
     paths = []
     for number, item in enumerate(items):
         text = item.messages[0].text
-        samples, rate = speak(text, HELD_OUT_VOICES[number % len(HELD_OUT_VOICES)])
+        spoken = speak(text, HELD_OUT_VOICES[number % len(HELD_OUT_VOICES)])
         words = "-".join("".join(c for c in word if c.isalnum()) for word in text.lower().split())
         path = folder / f"{number + 1}-{words}.wav"
-        soundfile.write(path, samples, rate, subtype="PCM_16")
+        soundfile.write(path, spoken.samples, spoken.sample_rate, subtype="PCM_16")
         paths.append(path)
     return paths
 
@@ -101,7 +101,7 @@ def _spoken(item: DomainItem, voice: Voice, offset: int, speak: Speak) -> tuple[
     for message in item.messages:
         entry: dict[str, object] = {"role": message.role, "text": message.text}
         if message.role == "user":
-            samples, _ = speak(message.text, voice)
+            samples = speak(message.text, voice).samples
             start = offset + sum(map(len, parts))
             entry |= {"audio": "questions.opus", "offset": start / PACK_RATE}
             entry |= {"duration": len(samples) / PACK_RATE, "voice": voice.name}

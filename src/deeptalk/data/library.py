@@ -14,7 +14,7 @@ from deeptalk.audio import MelSpec, log_mel
 from deeptalk.data.augment import Augmentation, augment, warp_formants
 from deeptalk.data.codes import read_codes
 from deeptalk.data.manifest import read_manifest
-from deeptalk.data.packs import AudioPack, CodePack, CodeSpan
+from deeptalk.data.packs import SAID_SUFFIX, AudioPack, CodePack, CodeSpan
 from deeptalk.errors import DataError
 from deeptalk.shapes import Float, Int, Tensor
 from deeptalk.streams.layout import num_encoder_frames
@@ -172,6 +172,7 @@ class AnswerLibrary:
 
     def __init__(self, packs: Iterable[Path] = ()) -> None:
         self._packs: list[CodePack] = []
+        self._said: list[npt.NDArray[np.int16] | None] = []
         self._spans: dict[str, dict[str, tuple[int, CodeSpan]]] = {}
         for path in packs:
             self._add(path)
@@ -188,9 +189,19 @@ class AnswerLibrary:
             raise DataError("answer without codes") from error
         return torch.from_numpy(self._packs[pack].read(span))
 
+    def said(self, text: str, speaker: str) -> Int[Tensor, "L S"] | None:
+        """Word and phones in each frame of an answer (`align_answer`), or None where nobody noted them."""
+        pack, span = self._spans[text][speaker]
+        said = self._said[pack]
+        if said is None:
+            return None
+        return torch.from_numpy(said[span.offset : span.offset + span.length].astype(np.int64))
+
     def _add(self, path: Path) -> None:
         number = len(self._packs)
         self._packs.append(CodePack(path))
+        said = path.with_name(path.stem + SAID_SUFFIX)
+        self._said.append(np.load(said, mmap_mode="r") if said.is_file() else None)
         for record in read_manifest(path.with_suffix(".jsonl"), kind="recording").records:
             if record.get("order") != "breadth":
                 raise DataError(

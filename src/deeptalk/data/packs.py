@@ -12,6 +12,7 @@ import numpy.typing as npt
 from deeptalk.errors import DataError
 
 Samples = npt.NDArray[np.int16]
+SAID_SUFFIX = ".said.npy"
 _HEADER_BYTES = 44
 _MAX_WAV_BYTES = (1 << 32) - _HEADER_BYTES - 4
 

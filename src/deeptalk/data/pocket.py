@@ -10,6 +10,7 @@ A part is ready when its manifest exists.
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -79,6 +80,7 @@ PARTS = (
     "aloud_more",
     "questions_rest",
     "drills",
+    "aloud_drills",
 )
 """The parts of the speech, in the order in which training needs them."""
 
@@ -106,6 +108,8 @@ class SpeechSizes:
     questions_rest: int = 16_000
     mixed_drills: int = 12_000
     word_drills: int = 16_000
+    mixed_aloud: int = 8_000
+    words_aloud: int = 16_000
 
     def tiny(self) -> "SpeechSizes":
         """A few clips of each, for tests."""
@@ -123,6 +127,8 @@ class SpeechSizes:
             questions_rest=4,
             mixed_drills=4,
             word_drills=4,
+            mixed_aloud=4,
+            words_aloud=4,
         )
 
 
@@ -246,6 +252,7 @@ def speech_jobs(
             ],
         ),
         "drills": lambda g: drill_jobs(items, reading, g, sizes=sizes),
+        "aloud_drills": lambda g: aloud_drill_jobs(items, reading, g, sizes=sizes),
     }
     if part not in makers:
         raise DataError(f"there is no part {part!r} of the speech; parts are {', '.join(makers)}")
@@ -313,13 +320,31 @@ def drill_jobs(
 ) -> list[SpeechJob]:
     """For transcription alone: further questions without sense, and two to six words in a row by lot."""
     words = _spoken_words(items, reading)
-    rows = [
-        " ".join(words[i] for i in generator.integers(len(words), size=generator.integers(2, 7)))
-        for _ in range(sizes.word_drills)
-    ]
+    rows = [_word_row(words, generator, 2, 6) for _ in range(sizes.word_drills)]
     kept = _kept_from_speech(items)
     texts = [text for text in _mixed_texts(generator, sizes.mixed_drills) + rows if text not in kept]
     return _shuffled_jobs("drill", texts, generator, source="drill")
+
+
+def aloud_drill_jobs(
+    items: Sequence[DomainItem], reading: Sequence[str], generator: np.random.Generator, *, sizes: SpeechSizes
+) -> list[SpeechJob]:
+    """For reading aloud alone: statements without sense, and one to six words in a row by lot.
+
+    What comes next must be read from the text, each word as often as any other: sentences that are spoken
+    often are learnt by heart instead.
+    """
+    words = _spoken_words(items, reading)
+    texts = [_word_row(words, generator, 1, 6) for _ in range(sizes.words_aloud)]
+    texts += _mixed_statements(generator, sizes.mixed_aloud)
+    kept = _kept_from_speech(items)
+    texts = [texts[i] for i in generator.permutation(len(texts)).tolist() if texts[i] not in kept]
+    return [_answer_job(f"aloud-drill-{i}", text, generator, source="drill") for i, text in enumerate(texts)]
+
+
+def _word_row(words: Sequence[str], generator: np.random.Generator, fewest: int, most: int) -> str:
+    chosen = generator.integers(len(words), size=generator.integers(fewest, most + 1))
+    return " ".join(words[i] for i in chosen.tolist())
 
 
 def _mixed_texts(generator: np.random.Generator, number: int) -> list[str]:
@@ -331,6 +356,24 @@ def _mixed_texts(generator: np.random.Generator, number: int) -> list[str]:
         if (frame.relation.name, word.subject) not in known:
             asked = replace(frame, subject=word.subject).questions("colloquial")
             chosen.append(asked[int(generator.integers(len(asked)))])
+    return chosen
+
+
+def _mixed_statements(generator: np.random.Generator, number: int) -> list[str]:
+    """Answers of which two other facts give subject and value, such as "The plural of Peru is a mammal."
+
+    Subject and value come from different facts, so that what only text may teach is not hinted at.
+    """
+    facts = all_facts()
+    chosen = []
+    for frame, one, other in generator.integers(len(facts), size=(number, 3)).tolist():
+        text = facts[frame].answer
+        for old, new in (
+            (facts[frame].subject, facts[one].subject),
+            (facts[frame].value, facts[other].value),
+        ):
+            text = re.sub(rf"\b{re.escape(old)}\b", new, text, count=1, flags=re.IGNORECASE)
+        chosen.append(text[0].upper() + text[1:])
     return chosen
 
 

@@ -99,35 +99,51 @@ def check_programs(voices: Sequence[Voice]) -> None:
         )
 
 
-def synthesise(text: str, voice: Voice, *, sample_rate: int = PACK_RATE) -> tuple[Samples, int]:
-    """Speak a text: int16 samples with moderate silence around them, and their rate in hertz.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Utterance:
+    """int16 samples at `sample_rate` hertz; `phones` with the second at which each ends, where known."""
+
+    samples: Samples
+    sample_rate: int
+    phones: tuple[tuple[str, float], ...] = ()
+
+
+def synthesise(text: str, voice: Voice, *, sample_rate: int = PACK_RATE) -> Utterance:
+    """Speak a text, with moderate silence around it; flite tells its phones.
 
     Raises `ConfigError` where the program is missing, `DataError` where it makes no sound of the text.
     """
     check_programs([voice])
-    samples, rate = _run_flite(text, voice) if voice.engine == "flite" else _run_espeak(text, voice)
-    samples = trim_silence(samples, sample_rate=rate)
-    if not len(samples):
+    spoken = _run_flite(text, voice) if voice.engine == "flite" else _run_espeak(text, voice)
+    samples, rate = spoken.samples, spoken.sample_rate
+    start, stop = find_sound(samples, sample_rate=rate)
+    if start == stop:
         raise DataError(f"{voice.name} made no sound of {text!r}; leave the text out or spell it differently")
+    samples = samples[start:stop]
     if rate != sample_rate:
         samples = soxr.resample(samples, rate, sample_rate)
-    return samples.astype(np.int16), sample_rate
+    phones = tuple((phone, round(end - start / rate, 3)) for phone, end in spoken.phones)
+    return Utterance(samples=samples.astype(np.int16), sample_rate=sample_rate, phones=phones)
 
 
-def trim_silence(samples: Samples, *, sample_rate: int, keep: float = _KEPT_SILENCE) -> Samples:
-    """Cut silence (45 dB under the peak) off both ends but for `keep` seconds; all silence gives nothing."""
+def find_sound(samples: Samples, *, sample_rate: int, keep: float = _KEPT_SILENCE) -> tuple[int, int]:
+    """Where sound starts and stops: all but silence (45 dB under the peak) at both ends, less `keep` seconds.
+
+    Both are 0 where all is silence.
+    """
     window = sample_rate // 100
     level = (
         np.abs(samples[: len(samples) // window * window].astype(np.int32)).reshape(-1, window).max(axis=1)
     )
     if not len(level) or level.max() < 64:
-        return samples[:0]
+        return 0, 0
     loud = np.flatnonzero(level > level.max() * 10 ** (-45 / 20))
     margin = round(keep * sample_rate)
-    return samples[max(0, loud[0] * window - margin) : (loud[-1] + 1) * window + margin]
+    stop = min(len(samples), int(loud[-1] + 1) * window + margin)
+    return max(0, int(loud[0]) * window - margin), stop
 
 
-def _run_flite(text: str, voice: Voice) -> tuple[Samples, int]:
+def _run_flite(text: str, voice: Voice) -> Utterance:
     stretch = ["--setf", f"duration_stretch={1 / voice.rate:.3f}"] if voice.rate != 1 else []
     # The diphone voices take a mean pitch, the statistical ones a factor.
     pitch = (
@@ -137,17 +153,20 @@ def _run_flite(text: str, voice: Voice) -> tuple[Samples, int]:
     )
     tone = ["--setf", pitch] if voice.pitch != 1 else []
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        _call(["flite", "-voice", voice.voice, *stretch, *tone, "-t", text, "-o", file.name])
+        told = _call(["flite", "-voice", voice.voice, *stretch, *tone, "-psdur", "-t", text, "-o", file.name])
         data = Path(file.name).read_bytes()
-    return np.frombuffer(data[44:], dtype="<i2"), _FLITE_RATE
+    pairs = (entry.split(":") for entry in told.decode().split())
+    phones = tuple((phone, float(end)) for phone, end in pairs)
+    return Utterance(samples=np.frombuffer(data[44:], dtype="<i2"), sample_rate=_FLITE_RATE, phones=phones)
 
 
-def _run_espeak(text: str, voice: Voice) -> tuple[Samples, int]:
+def _run_espeak(text: str, voice: Voice) -> Utterance:
     name = f"{voice.voice}+{voice.variant}" if voice.variant else voice.voice
     speed = str(int(np.clip(round(_ESPEAK_WORDS_PER_MINUTE * voice.rate), 110, 230)))
     pitch = str(int(np.clip(round(50 + 100 * np.log2(voice.pitch)), 0, 99)))
     data = _call(["espeak-ng", "-v", name, "-s", speed, "-p", pitch, "--stdin", "--stdout"], text)
-    return np.frombuffer(data[44 : len(data) // 2 * 2], dtype="<i2"), _ESPEAK_RATE
+    samples = np.frombuffer(data[44 : len(data) // 2 * 2], dtype="<i2")
+    return Utterance(samples=samples, sample_rate=_ESPEAK_RATE)
 
 
 def _call(command: list[str], text: str = "") -> bytes:
@@ -173,7 +192,7 @@ class SpeechJob:
     source: str = "synthetic"
 
 
-Speak = Callable[[str, Voice], tuple[Samples, int]]
+Speak = Callable[[str, Voice], Utterance]
 
 
 def synthesise_pack(
@@ -229,19 +248,20 @@ def _forget_other_jobs(parts: Path, jobs: Sequence[SpeechJob]) -> None:
 
 
 def _make_shard(shard: Sequence[SpeechJob], manifest: Path, pool: ThreadPoolExecutor, speak: Speak) -> None:
-    def clip_of(job: SpeechJob) -> Samples | None:
+    def clip_of(job: SpeechJob) -> Utterance | None:
         try:
-            return speak(job.text, job.voice)[0]
+            return speak(job.text, job.voice)
         except DataError as error:
             logger.warning("left out %s: %s", job.id, error)
             return None
 
     records = []
     with AudioPackWriter(manifest.with_suffix(".wav"), sample_rate=PACK_RATE) as pack:
-        for job, samples in zip(shard, pool.map(clip_of, shard), strict=True):
-            if samples is not None:
-                offset, duration = pack.append(samples)
-                records.append(_record(job, manifest.with_suffix(".wav").name, offset, duration))
+        for job, spoken in zip(shard, pool.map(clip_of, shard), strict=True):
+            if spoken is not None:
+                offset, duration = pack.append(spoken.samples)
+                record = _record(job, manifest.with_suffix(".wav").name, offset, duration)
+                records.append(record | ({"phones": spoken.phones} if job.speaker else {}))
     write_lines(manifest, records)
 
 

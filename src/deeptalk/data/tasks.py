@@ -202,13 +202,14 @@ def _with_answer(
     if "codes" in message:
         speaker = message.get("speaker")
         codes = codes_of_message(message, codebook_size=context.layout.codebook_size)
+        said = None
     else:
         speakers = context.answers.speakers(text)
         if not speakers:
             raise DataError("answer without codes")
         speaker = _pick(speakers, generator)
-        codes = context.answers.read(text, speaker)
-    answer = Turn(role="assistant", text=text, codes=codes, speaker=speaker)
+        codes, said = context.answers.read(text, speaker), context.answers.said(text, speaker)
+    answer = Turn(role="assistant", text=text, codes=codes, said=said, speaker=speaker)
     return Plan(turns=(*turns, (answer, None)), mode=f"speaker:{speaker}" if speaker else "answer")
 
 

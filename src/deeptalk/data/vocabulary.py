@@ -18,7 +18,7 @@ SPECIALS = (BOS, EOS)
 
 _WORD = re.compile(r"[A-Za-zÀ-ÿ0-9]+(?:['’\-][A-Za-zÀ-ÿ0-9]+)*")
 _SENTENCE = re.compile(r'[^.!?:"“]+')
-_SILENCE = "pau"
+SILENCE = "pau"
 
 
 def words_of(text: str) -> list[str]:
@@ -87,7 +87,7 @@ def pronounce(word: str) -> tuple[str, ...]:
     voice = ANSWER_VOICES["slt"]
     command = ["flite", "-voice", voice.voice, "-ps", "-t", word, "none"]
     text = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60).stdout
-    return tuple(phone for phone in text.split() if phone != _SILENCE)
+    return tuple(phone for phone in text.split() if phone != SILENCE)
 
 
 def build_lexicon(words: Iterable[str], *, workers: int = 2) -> dict[str, tuple[str, ...]]:
@@ -151,5 +151,5 @@ def _timed_phones(word: str) -> list[tuple[str, float]]:
     ends = [(phone, float(end)) for phone, _, end in (item.partition(":") for item in text.split())]
     starts = [0.0, *(end for _, end in ends)]
     return [
-        (phone, end - start) for (phone, end), start in zip(ends, starts, strict=False) if phone != _SILENCE
+        (phone, end - start) for (phone, end), start in zip(ends, starts, strict=False) if phone != SILENCE
     ]

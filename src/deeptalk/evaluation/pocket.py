@@ -302,8 +302,8 @@ def judge_floor(judges: Judges, questions: EvalSet, *, voice: str, limit: int | 
     scores = []
     for name, judge in (("bigram", judges.bigram), ("unigram", judges.unigram)):
         heard = [
-            judge.transcribe(torch.from_numpy(samples).float() / 32_768, sample_rate=rate)
-            for samples, rate in sounds
+            judge.transcribe(torch.from_numpy(said.samples).float() / 32_768, sample_rate=said.sample_rate)
+            for said in sounds
         ]
         scores.append(exact_score(f"judge_floor/{name}", heard, texts))
         scores.append(wer_score(f"judge_floor_wer/{name}", heard, texts))

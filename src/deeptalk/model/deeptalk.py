@@ -14,6 +14,7 @@ from deeptalk.backbone import Backbone, BackboneOutput, RouterMask, RouterOutput
 from deeptalk.backbone.banks import fuse_experts, split_experts
 from deeptalk.errors import ConfigError
 from deeptalk.model.adapter import Adapter
+from deeptalk.model.alignment import AlignmentHeads
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.embedding import StreamEmbedding, root_mean_square
 from deeptalk.model.encoder import SpeechEncoder
@@ -56,6 +57,7 @@ class DeepTalk(nn.Module):
         width = config.adapter.out_width
         self.embedding = StreamEmbedding(config.layout, width=width, fusion=config.fusion)
         self.heads = Heads(config.layout, width=width)
+        self.alignment: AlignmentHeads | None = None
         if not self.text_table.is_meta:
             self.embedding.initialise(rms=root_mean_square(self.text_table))
 
@@ -127,6 +129,15 @@ class DeepTalk(nn.Module):
     def adapt(self, encoded: Float[Tensor, "N U2 D2"], lengths: Int[Tensor, " N"]) -> Float[Tensor, "N U D"]:
         """Speech frames of cached encoder output; ``lengths`` counts encoder frames."""
         return self.adapter(encoded.to(next(self.adapter.parameters()).dtype), lengths)
+
+    def learn_alignment(
+        self, *, word_layer: int, phone_layer: int, num_phones: int, phones_per_frame: int
+    ) -> None:
+        """Add the heads of `AlignmentHeads` over two layers of the backbone; they are never saved."""
+        self.backbone.keep(*{word_layer, phone_layer})
+        self.alignment = AlignmentHeads(
+            self.backbone.hidden_size, num_phones=num_phones, phones_per_frame=phones_per_frame
+        )
 
     def forget_codes(self) -> None:
         """Start anew with all codes, whose codec is another one now; boundaries, modes and voices stay."""

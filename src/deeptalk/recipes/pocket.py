@@ -15,7 +15,7 @@ from deeptalk.training.optim import AdamW, Muon
 from deeptalk.training.parts import CodecPart, DialoguePart, EncoderPart, TextPart
 from deeptalk.training.recipe import ByLoad, Recipe, Source
 from deeptalk.training.schedule import Cosine
-from deeptalk.training.supervised import Supervised
+from deeptalk.training.supervised import Alignment, Supervised
 from deeptalk.training.text import TextLm
 
 POCKET_LAYOUT = StreamLayout(
@@ -418,6 +418,43 @@ POCKET_JOINT_SPOKEN = replace(
     seed=55,
 )
 
+POCKET_JOINT_ALIGNED = replace(
+    POCKET_JOINT_MORE,
+    name="pocket-joint-aligned",
+    starts_from=("pocket-joint", "pocket-encoder-wide", "pocket-codec-ahead"),
+    # words in a row and statements without sense are read aloud too: what is said often is learnt by heart
+    mixture=(
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.09),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.14),
+        Source(manifest="speech_train", task="text_to_speech", weight=0.07),
+        Source(manifest="answers", task="read_aloud", weight=0.03),
+        Source(manifest="answers_more", task="read_aloud", weight=0.08),
+        Source(manifest="aloud", task="read_aloud", weight=0.02),
+        Source(manifest="aloud_more", task="read_aloud", weight=0.05),
+        Source(manifest="aloud_drills", task="read_aloud", weight=0.20),
+        Source(manifest="reading", task="asr", weight=0.06),
+        Source(manifest="questions", task="asr", weight=0.01),
+        Source(manifest="questions_more", task="asr", weight=0.02),
+        Source(manifest="questions_rest", task="asr", weight=0.03),
+        Source(manifest="mixed", task="asr", weight=0.02),
+        Source(manifest="drills", task="asr", weight=0.07),
+        Source(manifest="text_train", task="text_to_text", weight=0.06),
+        Source(manifest="text_more", task="text_to_text", weight=0.04),
+        Source(manifest="reading_train", task="repeat", weight=0.01),
+    ),
+    objective=Supervised(
+        text_weight=1.0,
+        codec_weight=1 / 8,
+        balance_weight=0.0005,
+        code_noise=0.4,
+        alignment=Alignment(word_weight=0.5, phone_weight=0.5, word_layer=3, phone_layer=4),
+    ),
+    trains=(*POCKET_JOINT_MORE.trains, "alignment.*"),
+    num_steps=4_000,
+    encoded_passes=1,
+    seed=60,
+)
+
 POCKET_PIPELINE = (
     POCKET_CODEC,
     POCKET_CODEC_MORE,
@@ -435,4 +472,5 @@ POCKET_PIPELINE = (
     POCKET_JOINT_MORE,
     POCKET_JOINT_HEARD,
     POCKET_JOINT_SPOKEN,
+    POCKET_JOINT_ALIGNED,
 )

@@ -18,7 +18,8 @@ class Batch:
 
     ``speech_at`` is n·U + u for frame u of clip n, U being the adapter frames of the longest clip, and -1
     where no speech stands. Speech comes as log-mel or as cached encoder output, its length in frames of
-    what is given; both are None in a batch without speech.
+    what is given; both are None in a batch without speech. ``said`` is what sounds in the frame whose first
+    code a position predicts (see `Example`), None where no example knows.
     """
 
     grid: Int[Tensor, "B K T"]
@@ -30,6 +31,7 @@ class Batch:
     mel: Float[Tensor, "N M F"] | None
     encoded: Float[Tensor, "N U2 D2"] | None
     speech_lengths: Int[Tensor, "N"]
+    said: Int[Tensor, "B T S"] | None = None
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
@@ -87,7 +89,20 @@ def collate(
         mel=None if is_encoded else padded,
         encoded=padded if is_encoded else None,
         speech_lengths=torch.tensor(lengths, dtype=torch.long),
+        said=_beside([example.said for example in examples], longest),
     )
+
+
+def _beside(said: Sequence[Tensor | None], longest: int) -> Tensor | None:
+    """What several examples say, padded to the longest; ``IGNORE`` where an example doesn't know."""
+    known = next((own for own in said if own is not None), None)
+    if known is None:
+        return None
+    padded = known.new_full((len(said), longest, known.shape[1]), IGNORE)
+    for b, own in enumerate(said):
+        if own is not None:
+            padded[b, : len(own)] = own
+    return padded
 
 
 def _placed(speech_at: Int[Tensor, "T"], frames: list[int], first: int, widest: int) -> Int[Tensor, "T"]:

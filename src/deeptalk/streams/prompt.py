@@ -29,13 +29,15 @@ READ_ALOUD = "Read this aloud: {text}"
 class Turn:
     """One turn of a dialogue: text, or for the user ``num_speech_frames`` adapter frames of speech.
 
-    ``codes`` (without delay) and ``speaker`` belong to an assistant's turn that was recorded.
+    ``codes`` (without delay), ``speaker`` and ``said`` belong to an assistant's turn that was recorded; the
+    latter is the number of the word that each frame says, and its phones.
     """
 
     role: Literal["system", "user", "assistant"]
     text: str | None = None
     num_speech_frames: int | None = None
     codes: Int[Tensor, "L Q"] | None = None
+    said: Int[Tensor, "L S"] | None = None
     speaker: str | None = None
 
     def __post_init__(self) -> None:
@@ -60,13 +62,18 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Example:
-    """A dialogue with its answers; ``labels[:, q]`` is what position q has to predict, or ``IGNORE``."""
+    """A dialogue with its answers; ``labels[:, q]`` is what position q has to predict, or ``IGNORE``.
+
+    ``said[q]`` is what sounds in the frame whose first code position q predicts, where known: the text id in
+    which the word begins, and phones.
+    """
 
     grid: Int[Tensor, "K T"]
     labels: Int[Tensor, "K T"]
     kind: Int[Tensor, "T"]
     speech_at: Int[Tensor, "T"]
     row: Row
+    said: Int[Tensor, "T S"] | None = None
 
 
 class _Columns:
@@ -178,6 +185,7 @@ def encode_dialogue(
         kind=torch.tensor(columns.kind),
         speech_at=torch.tensor(columns.speech_at),
         row=row_of(mode),
+        said=None if codes is None else _placed_said(answer, columns, tokenizer, layout),
     )
 
 
@@ -263,6 +271,36 @@ def _delayed(codes: Int[Tensor, "L Q"], layout: StreamLayout) -> Int[Tensor, "Q 
     whole = torch.cat([codes.long(), ends]).T[None]
     pattern = DelayPattern(tuple(range(1, layout.num_codebooks + 1)))
     return pattern.apply(whole, pad_ids=layout.pad_ids[1:])[0]
+
+
+def _placed_said(
+    answer: Turn, columns: _Columns, tokenizer: TextCodec, layout: StreamLayout
+) -> Int[Tensor, "T S"] | None:
+    """What the answer says, at the positions that predict the first code of each frame."""
+    if answer.said is None:
+        return None
+    start, size = columns.targets[-1][0], len(columns.text)
+    placed = torch.full((size, answer.said.shape[1]), IGNORE)
+    placed[start : start + len(answer.said)] = answer.said
+    first_ids = torch.tensor(_first_ids(layout.template.lead + (answer.text or ""), tokenizer))
+    words = placed[:, 0]
+    known = (words >= 0) & (words < len(first_ids))
+    placed[:, 0] = torch.where(known, first_ids[words.clamp(0, max(len(first_ids) - 1, 0))], IGNORE)
+    return placed
+
+
+def _first_ids(text: str, tokenizer: TextCodec) -> list[int]:
+    """The id in which each word begins; words are parted by spaces and have a letter or digit."""
+    found: list[int] = []
+    between = True
+    for token in tokenizer.encode(text):
+        piece = tokenizer.decode([token])
+        if piece[:1].isspace():
+            between = True
+        if between and any(map(str.isalnum, piece)):
+            found.append(token)
+            between = False
+    return found
 
 
 def _labels(

@@ -12,6 +12,7 @@ import torch
 
 from deeptalk.backbone import open_backbone
 from deeptalk.codec import Codec, load_codec
+from deeptalk.data.alignment import PHONES, PHONES_PER_FRAME
 from deeptalk.data.augment import Augmentation
 from deeptalk.data.dataset import DialogueBatches, load_source
 from deeptalk.data.encoded import encode_answers, encode_questions
@@ -43,7 +44,7 @@ from deeptalk.training.supervised import Supervised
 
 CODEC = "codec"
 HEARD = ("questions", "reading", "questions_more", "mixed", "questions_rest", "drills")
-SPOKEN = ("answers", "aloud", "answers_more", "aloud_more")
+SPOKEN = ("answers", "aloud", "answers_more", "aloud_more", "aloud_drills")
 ROOMS = Augmentation(
     clean=0.5, level=(-20.0, 0.0), noise=0.4, noise_ratio=(15.0, 40.0), room=0.2, telephone=0.15
 )
@@ -66,6 +67,7 @@ class DialogueStage:
         elif self.model.config.audio_experts is not None:
             self.model.split()
         self.objective = self._bound_objective()
+        self._add_heads()
 
     def batches(self, *, rank: int, world_size: int) -> DialogueBatches:
         """Batches of dialogues."""
@@ -143,6 +145,16 @@ class DialogueStage:
             num_audio_experts=how.num_audio_experts,
             experts_per_token=shape.experts_per_token,
         )
+
+    def _add_heads(self) -> None:
+        settings = self.recipe.objective.alignment if isinstance(self.recipe.objective, Supervised) else None
+        if settings is not None:
+            self.model.learn_alignment(
+                word_layer=settings.word_layer,
+                phone_layer=settings.phone_layer,
+                num_phones=len(PHONES),
+                phones_per_frame=PHONES_PER_FRAME,
+            )
 
     def _bound_objective(self) -> Objective:
         routing = self.recipe.routing

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from deeptalk.backbone import BackboneOutput, RouterMask, sequence_balance_loss
@@ -13,12 +14,26 @@ from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.streams.batch import Batch
 from deeptalk.streams.layout import IGNORE, TEXT
 from deeptalk.training.loss import Reduction, exact_rows, reduce_streams, stream_counts, stream_sums
-from deeptalk.training.objective import Measure, Term
+from deeptalk.training.objective import Measure, Term, weighted_means
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alignment:
+    """Cross-entropy of the word and of the phones that an answer is saying, read off two decoder layers.
+
+    Not in the paper, whose backbone of 16 B parameters finds by itself which word to say next. A small one
+    learns spoken sentences by heart instead; told where it is, it learns to look.
+    """
+
+    word_weight: float = 1.0
+    phone_weight: float = 1.0
+    word_layer: int = 3
+    phone_layer: int = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Supervised:
-    """Cross-entropy of text and of each codebook, and the balance loss of the backbone.
+    """Cross-entropy of text and of each codebook, the balance loss of the backbone, and `Alignment` if given.
 
     With `code_noise` a share of the codes that a row reads of its own answer, drawn for each row from 0 to
     this, are codes of chance: what follows must come from the text, as a decoded answer reads its own errors.
@@ -30,6 +45,7 @@ class Supervised:
     codec_weight: float = 1 / 8
     balance_weight: float = 0.0
     code_noise: float = 0.0
+    alignment: Alignment | None = None
     reduction: Reduction = "head_mean"
     router_mask: RouterMask | None = field(
         default=None, repr=False, compare=False, metadata={"setting": False}
@@ -41,12 +57,18 @@ class Supervised:
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """Text, the codebooks, balance."""
+        """Text, the codebooks, balance, and words and phones where they are learnt."""
+        said = self.alignment
         codec = (Term(name=f"codec_{i}", weight=self.codec_weight) for i in range(self.num_codebooks))
         return (
             Term(name="text", weight=self.text_weight),
             *codec,
             Term(name="balance", weight=self.balance_weight),
+            *(
+                (Term(name="words", weight=said.word_weight), Term(name="phones", weight=said.phone_weight))
+                if said is not None
+                else ()
+            ),
         )
 
     def num_positions(self, batch: Batch) -> int:
@@ -54,12 +76,19 @@ class Supervised:
         return int(batch.mask.sum())
 
     def counts(self, batch: Batch) -> Tensor:
-        """Supervised tokens of each stream, sequences."""
+        """Supervised tokens of each stream, sequences, words and phones."""
         streams = stream_counts(batch.labels)
-        return torch.cat([streams, streams.new_tensor([len(batch.mask) if self.balance_weight else 0])])
+        rest = [streams.new_tensor([len(batch.mask) if self.balance_weight else 0])]
+        if self.alignment is not None:
+            known = streams.new_zeros(2)
+            if batch.said is not None:
+                is_known = batch.said != IGNORE
+                known = torch.stack([is_known[..., 0].sum(), is_known[..., 1:].sum()]).float()
+            rest.append(known)
+        return torch.cat([streams, *rest])
 
     def sums(self, model: DeepTalk, batch: Batch, *, generator: torch.Generator) -> Tensor:
-        """Summed cross-entropies, and the balance loss once for each sequence."""
+        """Summed cross-entropies; behind those of the streams the balance loss, once for each sequence."""
         if self.code_noise:
             batch = disturb_codes(
                 batch, most=self.code_noise, codebook_size=model.layout.codebook_size, generator=generator
@@ -69,12 +98,14 @@ class Supervised:
         balance = sums.new_zeros(())
         if output.router is not None:
             balance = sequence_balance_loss(output.router, batch.mask) * len(batch.mask)
-        return torch.cat([sums, balance[None]])
+        said = [] if self.alignment is None else [_said_sums(self.alignment, model, output, batch)]
+        return torch.cat([sums, balance[None], *said])
 
     def total(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """The streams by `reduction`, plus the weighted mean of the balance loss."""
-        streams = reduce_streams(self.terms[:-1], sums[:-1], counts[:-1], reduction=self.reduction)
-        return streams + self.balance_weight * sums[-1] / counts[-1].clamp(min=1)
+        """The streams by `reduction`, plus the weighted means of the other terms."""
+        size, terms = 1 + self.num_codebooks, self.terms
+        streams = reduce_streams(terms[:size], sums[:size], counts[:size], reduction=self.reduction)
+        return streams + weighted_means(terms[size:], sums[size:], counts[size:])
 
     def measures(self, model: DeepTalk, batch: Batch) -> Mapping[str, Measure]:
         """Rows with an exact text, and codes of the first codebook that are the likeliest."""
@@ -91,6 +122,30 @@ class Supervised:
             return model.hidden(batch, collect=collect)
         groups = groups_of(batch.kind, batch.row)
         return model.hidden(batch, router_mask=self.router_mask, groups=groups, collect=collect)
+
+
+def _said_sums(settings: Alignment, model: DeepTalk, output: BackboneOutput, batch: Batch) -> Tensor:
+    """Summed cross-entropy of words and of phones, in this order; zero where nobody knows what is said."""
+    heads = model.alignment
+    assert heads is not None, "a stage that aligns has added the heads"
+    said = batch.said
+    if said is None:
+        said = batch.grid.new_full((*batch.mask.shape, 2), IGNORE)
+    words, phones = said[..., 0], said[..., 1:]
+    is_word, is_phone = words != IGNORE, (phones != IGNORE).any(-1)
+    word_logits = heads.word_logits(output.layers[settings.word_layer][is_word], model.backbone.lm_head)
+    phone_logits = heads.phone_logits(output.layers[settings.phone_layer][is_phone])
+    return torch.stack(
+        [
+            F.cross_entropy(word_logits.float(), words[is_word], reduction="sum"),
+            F.cross_entropy(
+                phone_logits.float().flatten(0, 1)[: phones[is_phone].numel()],
+                phones[is_phone].flatten(),
+                ignore_index=IGNORE,
+                reduction="sum",
+            ),
+        ]
+    )
 
 
 def disturb_codes(batch: Batch, *, most: float, codebook_size: int, generator: torch.Generator) -> Batch:
