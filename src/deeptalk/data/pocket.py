@@ -344,7 +344,7 @@ def aloud_drill_jobs(
 
 def _word_row(words: Sequence[str], generator: np.random.Generator, fewest: int, most: int) -> str:
     chosen = generator.integers(len(words), size=generator.integers(fewest, most + 1))
-    return " ".join(words[i] for i in chosen.tolist())
+    return " ".join(words[int(i)] for i in chosen)
 
 
 def _mixed_texts(generator: np.random.Generator, number: int) -> list[str]:
