@@ -41,6 +41,9 @@ def pretrain(complete: Complete, root: Path) -> None:
     complete(dataclasses.replace(tiny(text), starts_from=()))
     encoder = SpeechEncoder(RECIPES[hearing].model.tiny().encoder)
     save_encoder(encoder, root / hearing / "model", provenance={})
+    _, later_hearing, later_codec = RECIPES["pocket-joint-aligned"].starts_from
+    save_encoder(encoder, root / later_hearing / "model", provenance={})
+    save_codec(SineCodec(num_codebooks=7, codebook_size=512), root / later_codec / "model")
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -79,6 +82,11 @@ def test_from_nothing_to_a_model_that_loads(complete: Complete, root: Path):
     steps = read_metrics(root / "pocket-joint" / "run" / "metrics.jsonl")
     assert [line["step"] for line in steps] == [1, 2]
     assert "exact_text" in steps[-1]["evaluation"]
+
+    aligned = complete(dialogue("pocket-joint-aligned"))
+    assert moved(joint, aligned)  # and no tensor more than before: the heads of words and phones are gone
+    steps = read_metrics(root / "pocket-joint-aligned" / "run" / "metrics.jsonl")
+    assert all(steps[-1]["losses"][name] > 0 for name in ("words", "phones"))
 
 
 def test_a_finished_recipe_yields_nothing_and_another_of_its_name_is_refused(

@@ -113,9 +113,11 @@ class Recipe:
     def tiny(self) -> "Recipe":
         """The same stage with a random model of tiny size and two short steps, for tests."""
         model = self.model.tiny() if hasattr(self.model, "tiny") else self.model
+        objective = self.objective.tiny() if hasattr(self.objective, "tiny") else self.objective
         return dataclasses.replace(
             self,
             model=model,
+            objective=objective,
             num_steps=2,
             epochs=None,
             batch_size=256,

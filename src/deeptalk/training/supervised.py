@@ -55,6 +55,12 @@ class Supervised:
         if not 0.0 <= self.code_noise <= 1.0:
             raise ConfigError(f"code_noise is a share from 0 to 1, got {self.code_noise}.")
 
+    def tiny(self) -> "Supervised":
+        """The same loss of a backbone with three layers."""
+        if self.alignment is None:
+            return self
+        return replace(self, alignment=replace(self.alignment, word_layer=1, phone_layer=2))
+
     @property
     def terms(self) -> tuple[Term, ...]:
         """Text, the codebooks, balance, and words and phones where they are learnt."""
