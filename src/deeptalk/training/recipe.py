@@ -113,7 +113,7 @@ class Recipe:
     def tiny(self) -> "Recipe":
         """The same stage with a random model of tiny size and two short steps, for tests."""
         model = self.model.tiny() if hasattr(self.model, "tiny") else self.model
-        objective = self.objective.tiny() if hasattr(self.objective, "tiny") else self.objective
+        objective: Objective = getattr(self.objective, "tiny", lambda: self.objective)()
         return dataclasses.replace(
             self,
             model=model,
