@@ -11,6 +11,7 @@ from deeptalk.model.encoder import EncoderConfig
 from deeptalk.streams import StreamLayout
 from deeptalk.training.codec import CodecTraining
 from deeptalk.training.ctc import Ctc
+from deeptalk.training.masking import Masking
 from deeptalk.training.optim import AdamW, Muon
 from deeptalk.training.parts import CodecPart, DialoguePart, EncoderPart, TextPart
 from deeptalk.training.recipe import ByLoad, Recipe, Source
@@ -176,6 +177,39 @@ POCKET_ENCODER_WIDE = replace(
     ),
     num_steps=1_900,
     seed=54,
+)
+
+POCKET_FAR = replace(
+    POCKET_ROOMS,
+    clean=0.35,
+    formants=(0.8, 1.25),
+    speed=(0.8, 1.2),
+    telephone=0.35,
+    tight=0.4,
+    room=0.2,
+)
+
+POCKET_ENCODER_FAR = replace(
+    POCKET_ENCODER_WIDE,
+    name="pocket-encoder-far",
+    paper="section 3.1: stands for the pretrained speech encoder; voices far from those that training knows",
+    model=replace(POCKET_HEARING, augmentation=POCKET_FAR),
+    starts_from=("pocket-encoder-wide",),
+    mixture=(
+        Source(manifest="reading", task="transcribe", weight=0.24),
+        Source(manifest="questions", task="transcribe", weight=0.13),
+        Source(manifest="questions_more", task="transcribe", weight=0.15),
+        Source(manifest="questions_rest", task="transcribe", weight=0.13),
+        Source(manifest="mixed", task="transcribe", weight=0.05),
+        Source(manifest="drills", task="transcribe", weight=0.30),
+    ),
+    objective=Ctc(
+        token_weight=1.0,
+        phone_weight=0.5,
+        phone_layer=3,
+        masking=Masking(bands=2, band_width=10, stretches=2, time_width=8),
+    ),
+    seed=62,
 )
 
 POCKET_CODEC = Recipe(
@@ -491,4 +525,4 @@ POCKET_PIPELINE = (
 )
 
 # trained, and not shipped
-POCKET_TRIALS = (POCKET_JOINT_ALIGNED,)
+POCKET_TRIALS = (POCKET_JOINT_ALIGNED, POCKET_ENCODER_FAR)
