@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -231,3 +233,7 @@ def test_a_word_that_the_text_lacks_is_not_said():
     example = dialogue(Turn(role="user", text="q"), answer, mode="answer")
     assert example.said is not None
     assert example.said[example.said[:, 1] != IGNORE].tolist() == [[ord("a"), 5], [IGNORE, 6]]
+    mute = replace(answer, text="?!")
+    example = dialogue(Turn(role="user", text="q"), mute, mode="answer")
+    assert example.said is not None
+    assert example.said[example.said[:, 1] != IGNORE].tolist() == [[IGNORE, 5], [IGNORE, 6]]

@@ -15,7 +15,7 @@ class AlignmentHeads(nn.Module):
 
     def __init__(self, width: int, *, num_phones: int, phones_per_frame: int) -> None:
         super().__init__()
-        self.num_phones = num_phones
+        self.num_phones, self.phones_per_frame = num_phones, phones_per_frame
         self.turn = nn.Linear(width, width, bias=False)
         nn.init.eye_(self.turn.weight)
         self.phones = nn.Linear(width, phones_per_frame * num_phones)

@@ -282,10 +282,9 @@ def _placed_said(
     start, size = columns.targets[-1][0], len(columns.text)
     placed = torch.full((size, answer.said.shape[1]), IGNORE)
     placed[start : start + len(answer.said)] = answer.said
-    first_ids = torch.tensor(_first_ids(layout.template.lead + (answer.text or ""), tokenizer))
-    words = placed[:, 0]
-    known = (words >= 0) & (words < len(first_ids))
-    placed[:, 0] = torch.where(known, first_ids[words.clamp(0, max(len(first_ids) - 1, 0))], IGNORE)
+    first_ids = _first_ids(layout.template.lead + (answer.text or ""), tokenizer)
+    for frame, word in enumerate(answer.said[:, 0].tolist(), start):
+        placed[frame, 0] = first_ids[word] if 0 <= word < len(first_ids) else IGNORE
     return placed
 
 

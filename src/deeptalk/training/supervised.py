@@ -136,7 +136,7 @@ def _said_sums(settings: Alignment, model: DeepTalk, output: BackboneOutput, bat
     assert heads is not None, "a stage that aligns has added the heads"
     said = batch.said
     if said is None:
-        said = batch.grid.new_full((*batch.mask.shape, 2), IGNORE)
+        said = batch.grid.new_full((*batch.mask.shape, 1 + heads.phones_per_frame), IGNORE)
     words, phones = said[..., 0], said[..., 1:]
     is_word, is_phone = words != IGNORE, (phones != IGNORE).any(-1)
     word_logits = heads.word_logits(output.layers[settings.word_layer][is_word], model.backbone.lm_head)
@@ -145,7 +145,7 @@ def _said_sums(settings: Alignment, model: DeepTalk, output: BackboneOutput, bat
         [
             F.cross_entropy(word_logits.float(), words[is_word], reduction="sum"),
             F.cross_entropy(
-                phone_logits.float().flatten(0, 1)[: phones[is_phone].numel()],
+                phone_logits.float().flatten(0, 1),
                 phones[is_phone].flatten(),
                 ignore_index=IGNORE,
                 reduction="sum",
