@@ -1,3 +1,4 @@
+import copy
 import json
 
 import pytest
@@ -30,6 +31,15 @@ def test_a_saved_codec_is_the_same_codec(name, request, tmp_path):
     assert torch.equal(back.decode(codes), codec.decode(codes))
     wave = torch.randn(1, 5000) * 0.1
     assert torch.equal(back.encode(wave), codec.encode(wave))
+
+
+def test_networks_that_tell_phones_are_not_saved(tiny_pocket, tmp_path):
+    plain = tiny_pocket.state_dict().keys()
+    codec = copy.deepcopy(tiny_pocket)
+    codec.learn_phones(5)
+    assert codec.state_dict().keys() != plain
+    save_codec(codec, tmp_path)
+    assert load_codec(tmp_path).state_dict().keys() == plain
 
 
 def test_sine_codec_is_saved_too(tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -66,7 +67,8 @@ def test_a_few_steps_reduce_the_loss(voiced, look_ahead, steps):
         losses["loss"].backward()
         optimiser.step()
         seen.append({name: float(value.detach()) for name, value in losses.items()})
-    assert set(seen[0]) == {"loss", "spectral", "mel", "bin", "pitch", "voicing", "commitment"}
+    assert set(seen[0]) == {"loss", "spectral", "mel", "bin", "pitch", "voicing", "commitment", "phones"}
+    assert {losses["phones"] for losses in seen} == {0.0}
     assert seen[-1]["spectral"] < 0.6 * seen[0]["spectral"]
     assert seen[-1]["pitch"] < 0.6 * seen[0]["pitch"]
     assert int(codec.quantiser.step) == steps
@@ -85,6 +87,31 @@ def test_losses_reach_every_parameter_and_repeat_with_the_generator(voiced):
     losses[0]["loss"].backward()
     unreached = [name for name, p in codec.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert unreached == []
+
+
+def test_coarse_codes_learn_to_tell_the_phones(voiced):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        codec = PocketCodec(PocketCodecConfig.tiny())
+        codec.learn_phones(3)
+    batch = torch.cat([voiced(2 * 2048, hz=100.0), voiced(2 * 2048, hz=240.0)])[None]
+    phones = torch.tensor([[0] * 8 + [2] * 8])
+    generator = torch.Generator().manual_seed(0)
+    optimiser = torch.optim.AdamW(codec.parameters(), lr=5e-3)
+    seen = []
+    for _ in range(40):
+        loss = codec.training_losses(batch, phones=phones, generator=generator)["phones"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        seen.append(float(loss.detach()))
+    assert len(codec.phone_heads) == 2
+    assert seen[0] == pytest.approx(math.log(3), abs=0.3)
+    assert seen[-1] < 0.1
+    assert codec.encoder.leave[1].weight.grad.abs().sum() > 0
+    assert codec.quantiser.levels[2].squeeze.weight.grad is None  # the finest level is free
+    unknown = torch.full_like(phones, -100)
+    assert codec.training_losses(batch, phones=unknown, generator=generator)["phones"] == 0.0
 
 
 @pytest.mark.parametrize("num_samples", [2048, 5000])

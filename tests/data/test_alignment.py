@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deeptalk.data.alignment import PHONES, PHONES_PER_FRAME, align_answer
+from deeptalk.data.alignment import PHONES, PHONES_PER_FRAME, align_answer, phones_at
 from deeptalk.errors import DataError
 from deeptalk.streams.layout import IGNORE
 
@@ -59,5 +59,11 @@ def test_words_stay_unknown_where_the_phones_are_of_something_else() -> None:
 
 def test_nothing_is_known_without_phones_and_unknown_phones_are_named() -> None:
     assert (_align("two cats", None) == IGNORE).all()
+    assert (phones_at(None, np.arange(3.0)) == IGNORE).all()
     with pytest.raises(DataError, match="no phones zz; there are aa, ae"):
         _align("two", (("zz", 0.1),))
+
+
+def test_phones_sound_until_their_ends_and_the_last_for_good() -> None:
+    at = phones_at(SPOKEN, np.array([0.05, 0.15, 0.3, 0.75, 0.9, 7.0]))
+    assert [PHONES[i] for i in at] == ["pau", "t", "uw", "s", "pau", "pau"]

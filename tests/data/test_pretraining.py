@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from deeptalk.data.alignment import PHONES
 from deeptalk.data.manifest import write_manifest
 from deeptalk.data.packs import AudioPackWriter
 from deeptalk.data.pretraining import WaveformBatches
+from deeptalk.streams.layout import IGNORE
 
 NUM_SAMPLES = 4_800
 TONE = 1_000.0
@@ -25,11 +27,13 @@ def stream(tmp_path: Path) -> Callable[..., WaveformBatches]:
             tone = 8_000 * np.sin(2 * np.pi * TONE * np.arange(round(16_000 * seconds)) / 16_000)
             offset, duration = pack.append(tone.astype(np.int16))
             record = {"id": f"clip-{i}", "audio": "clips.wav", "offset": offset, "duration": duration}
-            records.append(record | {"text": "la"})
+            half = [["l", duration / 2], ["aa", duration]]
+            records.append(record | {"text": "la"} | ({"phones": half} if i != 4 else {}))
     write_manifest(tmp_path / "clips.jsonl", records, kind="recording")
 
     def make(**changes: int) -> WaveformBatches:
         settings = {"sample_rate": 24_000, "num_samples": NUM_SAMPLES, "batch_size": 4 * NUM_SAMPLES}
+        settings |= {"samples_per_phone": 600}
         return WaveformBatches([tmp_path / "clips.jsonl"], **settings | {"seed": 1} | changes)
 
     return make
@@ -69,3 +73,12 @@ def test_a_stream_goes_on_where_it_was(stream: Callable[..., WaveformBatches]):
     for _ in range(4):
         assert torch.equal(next(straight).waveform, next(resumed).waveform)
     assert not torch.equal(next(stream(seed=2)).waveform, next(stream()).waveform)
+
+
+def test_phones_are_told_where_the_manifest_has_them(stream: Callable[..., WaveformBatches]):
+    batches = stream()
+    phones = torch.cat([next(batches).phones for _ in range(20)])
+    assert phones.shape[1] == NUM_SAMPLES // 600
+    told = {tuple(dict.fromkeys(row.tolist())) for row in phones}
+    first, then = PHONES.index("l"), PHONES.index("aa")
+    assert told == {(first,), (then,), (first, then), (IGNORE,)}

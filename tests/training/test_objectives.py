@@ -179,7 +179,8 @@ def test_prompt_tokens_are_counted_apart(dialogues: Batch):
 def test_the_codec_objective_takes_the_codecs_own_losses():
     torch.manual_seed(0)
     codec = PocketCodec(PocketCodecConfig.tiny())
-    batch = SimpleNamespace(waveform=0.1 * torch.randn(2, 2 * codec.samples_per_frame, generator=generator()))
+    wave = 0.1 * torch.randn(2, 2 * codec.samples_per_frame, generator=generator())
+    batch = SimpleNamespace(waveform=wave, phones=None)
     objective = CodecTraining()
     counts = objective.counts(batch)
     sums = Task(codec, objective)(batch, generator())
@@ -187,6 +188,20 @@ def test_the_codec_objective_takes_the_codecs_own_losses():
     assert counts.tolist() == [2.0] * 4
     assert objective.total(sums, counts).item() == pytest.approx(sums[0].item() / 2)
     assert fit(codec, objective, batch, steps=8)[-1] < sums[0].item() / 2
+
+
+def test_the_codec_objective_weighs_the_phones_that_codes_tell():
+    torch.manual_seed(0)
+    codec = PocketCodec(PocketCodecConfig.tiny())
+    codec.learn_phones(2)
+    wave = 0.1 * torch.randn(2, 2 * codec.samples_per_frame, generator=generator())
+    batch = SimpleNamespace(waveform=wave, phones=torch.tensor([[0, 1] * 4, [-100] * 8]))
+    objective = CodecTraining(phone_weight=0.5)
+    sums = Task(codec, objective)(batch, generator())
+    assert [term.name for term in objective.terms] == ["codec", "phones", "spectral", "pitch", "commitment"]
+    total = objective.total(sums, objective.counts(batch)).item()
+    assert total == pytest.approx((sums[0] + 0.5 * sums[1]).item() / 2)
+    assert sums[1] > 0
 
 
 def spoken() -> SimpleNamespace:

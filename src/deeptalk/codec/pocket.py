@@ -231,6 +231,19 @@ class PocketCodec(nn.Module):
         self.num_codebooks = sum(self.rates)
         self.codebook_size = config.quantiser.codebook_size
         self.look_ahead_frames = config.look_ahead_frames
+        self.phone_heads: nn.ModuleList | None = None
+
+    def learn_phones(self, num_phones: int) -> None:
+        """Add a network for all levels but the finest that tells the phones from its codes and coarser ones.
+
+        So what a language model predicts first says what is spoken, as in codecs with a semantic codebook
+        (Mimi, arXiv 2410.00037, section 3.3.2). The networks are only for training and never saved.
+        """
+        width = self.config.quantiser.width
+        self.phone_heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, num_phones))
+            for _ in self.config.quantiser.strides[:-1]
+        )
 
     @property
     def frame_rate(self) -> float:
@@ -275,13 +288,18 @@ class PocketCodec(nn.Module):
         )
 
     def training_losses(
-        self, waveform: Float[Tensor, "B S"], *, generator: Generator
+        self,
+        waveform: Float[Tensor, "B S"],
+        *,
+        phones: Int[Tensor, "B N"] | None = None,
+        generator: Generator,
     ) -> dict[str, Float[Tensor, ""]]:
         """``loss`` and its parts for crops of whole frames; in training mode the codebooks learn too.
 
         The vocoder gets the measured pitch and voicing, so that harmonics fall on harmonics and only noise
         makes hiss; the predicted pitch is compared with it in octaves. The first frame, which has no past,
-        doesn't count.
+        doesn't count. ``phones`` of the latent frames, negative where unknown, are for `learn_phones`; their
+        cross-entropy is no part of ``loss``.
         """
         first = self.samples_per_frame
         if waveform.shape[-1] % first or waveform.shape[-1] < 2 * first:
@@ -302,6 +320,7 @@ class PocketCodec(nn.Module):
         )
         losses = self.spectral(made[:, first:], waveform[:, first:])
         losses |= {"pitch": pitch_loss, "voicing": voicing_loss, "commitment": quantised.commitment}
+        losses["phones"] = self._phone_loss(quantised.stages, phones)
         weights = {
             "spectral": 1.0,
             "pitch": self.config.pitch_weight,
@@ -309,6 +328,18 @@ class PocketCodec(nn.Module):
             "commitment": self.config.commitment_weight,
         }
         return {"loss": torch.stack([w * losses[name] for name, w in weights.items()]).sum(), **losses}
+
+    def _phone_loss(
+        self, stages: list[Float[Tensor, "B D N"]], phones: Int[Tensor, "B N"] | None
+    ) -> Float[Tensor, ""]:
+        if self.phone_heads is None or phones is None:
+            return stages[0].new_zeros(())
+        known = phones >= 0
+        losses = [
+            F.cross_entropy(head(stage.transpose(1, 2)[known]), phones[known], reduction="sum")
+            for head, stage in zip(self.phone_heads, stages, strict=False)
+        ]
+        return torch.stack(losses).mean() / known.sum().clamp(min=1)
 
     @property
     def _hops_per_frame(self) -> int:

@@ -48,9 +48,13 @@ class QuantiserConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Quantised:
-    """A quantised latent, the codes of each level, and how far the latents lie from their codes."""
+    """A quantised latent, the codes of each level, and how far the latents lie from their codes.
+
+    ``stages`` are the latents by the first level, by the first two, and so on; the last is ``latent``.
+    """
 
     latent: Float[Tensor, "B D N"]
+    stages: list[Float[Tensor, "B D N"]]
     codes: list[Int[Tensor, "B _"]]
     commitment: Float[Tensor, ""]
 
@@ -166,7 +170,7 @@ class ResidualQuantiser(nn.Module):
                     level.seed(generator)
             self.step += 1
         total, residual = torch.zeros_like(latent), latent
-        commitment, codes = latent.new_zeros(()), []
+        commitment, codes, stages = latent.new_zeros(()), [], []
         for level in self._levels():
             points = level.squeeze(residual)
             flat = points.detach().transpose(1, 2).flatten(0, 1)
@@ -177,12 +181,13 @@ class ResidualQuantiser(nn.Module):
                 points = points + (target - points).detach()
             part = level.spread(points)
             total, residual = total + part, residual - part
+            stages.append(total)
             codes.append(chosen.unflatten(0, (len(latent), -1)))
             if is_learning and is_warm:
                 level.follow(flat, chosen, generator)
             elif is_learning:
                 level.collect(flat)
-        return Quantised(latent=total, codes=codes, commitment=commitment)
+        return Quantised(latent=total, stages=stages, codes=codes, commitment=commitment)
 
     def _levels(self) -> list[Codebook]:
         return [level for level in self.levels if isinstance(level, Codebook)]

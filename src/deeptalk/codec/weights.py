@@ -77,7 +77,7 @@ def _described(codec: Codec) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return {"codec": "sine", **{name: getattr(codec, name) for name in sizes}}, {}
     if isinstance(codec, PocketCodec):
         config = {"codec": "pocket", **dataclasses.asdict(codec.config)}
-        tensors = codec.state_dict()
+        tensors = {n: t for n, t in codec.state_dict().items() if not n.startswith("phone_heads.")}
         return config, {n: t for n, t in tensors.items() if n.rsplit(".", 1)[-1] not in TRAINING_ONLY}
     if isinstance(codec, SnacCodec):
         options = {"has_noise": codec.has_noise, "look_ahead_frames": codec.look_ahead_frames}

@@ -43,15 +43,32 @@ def align_answer(
     said = np.full((num_frames, 1 + PHONES_PER_FRAME), IGNORE, dtype=np.int16)
     if not phones:
         return said
+    middles = (np.arange(num_frames * PHONES_PER_FRAME) + 0.5) * seconds_per_frame / PHONES_PER_FRAME
+    at = _sounding_at(phones, middles).reshape(num_frames, PHONES_PER_FRAME)
+    said[:, 1:] = _ids_of(phones)[at]
+    said[:, 0] = _words_of_phones(text, [phone for phone, _ in phones], lexicon)[at[:, 1]]
+    return said
+
+
+def phones_at(phones: TimedPhones | None, times: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """Ids of the phones that sound at ``times``, in seconds; `IGNORE` where ``phones`` aren't known.
+
+    `DataError` names a phone that isn't one of `PHONES`.
+    """
+    if not phones:
+        return np.full(len(times), IGNORE, dtype=np.int64)
+    return _ids_of(phones)[_sounding_at(phones, times)]
+
+
+def _ids_of(phones: TimedPhones) -> npt.NDArray[np.int64]:
     unknown = sorted({phone for phone, _ in phones} - set(PHONES))
     if unknown:
         raise DataError(f"no phones {', '.join(unknown)}; there are {', '.join(PHONES)}")
-    middles = (np.arange(num_frames * PHONES_PER_FRAME) + 0.5) * seconds_per_frame / PHONES_PER_FRAME
-    at = np.searchsorted([end for _, end in phones], middles).clip(max=len(phones) - 1)
-    at = at.reshape(num_frames, PHONES_PER_FRAME)
-    said[:, 1:] = np.array([_IDS[phone] for phone, _ in phones])[at]
-    said[:, 0] = _words_of_phones(text, [phone for phone, _ in phones], lexicon)[at[:, 1]]
-    return said
+    return np.array([_IDS[phone] for phone, _ in phones])
+
+
+def _sounding_at(phones: TimedPhones, times: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    return np.searchsorted([end for _, end in phones], times).clip(max=len(phones) - 1)
 
 
 def _words_of_phones(

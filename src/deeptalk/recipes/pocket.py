@@ -257,6 +257,23 @@ POCKET_CODEC_AHEAD = replace(
     seed=56,
 )
 
+POCKET_CODEC_PHONES = replace(
+    POCKET_CODEC_AHEAD,
+    name="pocket-codec-phones",
+    paper="section 3.1: stands for the pretrained codec, with SNAC's clock and shape; coarse codes tell phones",
+    starts_from=("pocket-codec-ahead",),
+    mixture=(
+        Source(manifest="aloud", task="sound", weight=0.1),
+        Source(manifest="answers", task="sound", weight=0.25),
+        Source(manifest="answers_more", task="sound", weight=0.2),
+        Source(manifest="aloud_more", task="sound", weight=0.15),
+        Source(manifest="aloud_drills", task="sound", weight=0.3),
+    ),
+    objective=CodecTraining(phone_weight=0.3),
+    num_steps=5_000,
+    seed=66,
+)
+
 POCKET_ALIGN = Recipe(
     name="pocket-align",
     # the paper aligns by transcription alone; questions that the text model can answer align what is meant
@@ -508,24 +525,25 @@ POCKET_JOINT_ALIGNED = replace(
 POCKET_JOINT_FAR = replace(
     POCKET_JOINT_ALIGNED,
     name="pocket-joint-far",
-    # an encoder that hears far voices; a quarter of text, as a tenth is too little to keep it
-    starts_from=("pocket-joint-aligned", "pocket-encoder-far", "pocket-codec-ahead"),
+    # an encoder that hears far voices, and a codec whose coarse codes tell phones, learnt anew; a quarter of
+    # text, as a tenth is too little to keep it
+    starts_from=("pocket-joint-aligned", "pocket-encoder-far", "pocket-codec-phones"),
     mixture=(
-        Source(manifest="speech_train", task="speech_to_speech", weight=0.06),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.14),
-        Source(manifest="speech_train", task="text_to_speech", weight=0.03),
-        Source(manifest="answers", task="read_aloud", weight=0.02),
-        Source(manifest="answers_more", task="read_aloud", weight=0.05),
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.07),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.12),
+        Source(manifest="speech_train", task="text_to_speech", weight=0.04),
+        Source(manifest="answers", task="read_aloud", weight=0.03),
+        Source(manifest="answers_more", task="read_aloud", weight=0.06),
         Source(manifest="aloud", task="read_aloud", weight=0.01),
-        Source(manifest="aloud_more", task="read_aloud", weight=0.06),
-        Source(manifest="aloud_drills", task="read_aloud", weight=0.19),
-        Source(manifest="reading", task="asr", weight=0.07),
+        Source(manifest="aloud_more", task="read_aloud", weight=0.07),
+        Source(manifest="aloud_drills", task="read_aloud", weight=0.18),
+        Source(manifest="reading", task="asr", weight=0.06),
         Source(manifest="questions", task="asr", weight=0.01),
         Source(manifest="questions_more", task="asr", weight=0.02),
         Source(manifest="questions_rest", task="asr", weight=0.02),
         Source(manifest="mixed", task="asr", weight=0.01),
         Source(manifest="drills", task="asr", weight=0.05),
-        Source(manifest="text_train", task="text_to_text", weight=0.14),
+        Source(manifest="text_train", task="text_to_text", weight=0.13),
         Source(manifest="text_more", task="text_to_text", weight=0.11),
         Source(manifest="reading_train", task="repeat", weight=0.01),
     ),
@@ -536,7 +554,7 @@ POCKET_JOINT_FAR = replace(
         code_noise=0.4,
         alignment=Alignment(word_weight=0.5, phone_weight=1.0, word_layer=3, phone_layer=4),
     ),
-    num_steps=6_300,
+    num_steps=5_200,
     seed=64,
 )
 
@@ -560,4 +578,4 @@ POCKET_PIPELINE = (
 )
 
 # trained, and not shipped
-POCKET_TRIALS = (POCKET_JOINT_ALIGNED, POCKET_ENCODER_FAR, POCKET_JOINT_FAR)
+POCKET_TRIALS = (POCKET_JOINT_ALIGNED, POCKET_ENCODER_FAR, POCKET_CODEC_PHONES, POCKET_JOINT_FAR)

@@ -13,24 +13,35 @@ from deeptalk.training.objective import Measure, Term, weighted_means
 
 
 class WaveformBatch(Protocol):
-    """Clips of equal length, `[B, S]`."""
+    """Clips of equal length, `[B, S]`, and the phones in them, `[B, N]`, where known."""
 
     @property
     def waveform(self) -> Tensor:
         """Samples at the codec's rate."""
         ...
 
+    @property
+    def phones(self) -> Tensor | None:
+        """The phone of each latent frame, negative where unknown."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodecTraining:
-    """The codec's own `loss`; the `parts` of it are watched, not weighted again."""
+    """The codec's own `loss`, and phones told by its coarser codes; `parts` are watched, not weighted again."""
 
     parts: tuple[str, ...] = ("spectral", "pitch", "commitment")
+    phone_weight: float = 0.0
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """The loss, then its parts with no weight."""
-        return (Term(name="codec", weight=1.0), *(Term(name=part, weight=0.0) for part in self.parts))
+        """The loss, phones where they are learnt, then parts of the loss with no weight."""
+        phones = [Term(name="phones", weight=self.phone_weight)] if self.phone_weight else []
+        return (
+            Term(name="codec", weight=1.0),
+            *phones,
+            *(Term(name=part, weight=0.0) for part in self.parts),
+        )
 
     def num_positions(self, batch: WaveformBatch) -> int:
         """Samples."""
@@ -42,9 +53,10 @@ class CodecTraining:
 
     def sums(self, model: PocketCodec, batch: WaveformBatch, *, generator: torch.Generator) -> Tensor:
         """The mean losses times the number of clips."""
-        losses = model.training_losses(batch.waveform, generator=generator)
+        losses = model.training_losses(batch.waveform, phones=batch.phones, generator=generator)
+        learnt = [losses["loss"], losses["phones"]] if self.phone_weight else [losses["loss"]]
         parts = [losses[part].detach() for part in self.parts]
-        return torch.stack([losses["loss"], *parts]) * len(batch.waveform)
+        return torch.stack([*learnt, *parts]) * len(batch.waveform)
 
     def total(self, sums: Tensor, counts: Tensor) -> Tensor:
         """The mean loss."""

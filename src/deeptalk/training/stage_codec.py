@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from deeptalk.codec import PocketCodec, load_codec, save_codec
+from deeptalk.data.alignment import PHONES
 from deeptalk.data.pretraining import WaveformBatches
 from deeptalk.errors import ConfigError
+from deeptalk.training.codec import CodecTraining
 from deeptalk.training.parts import CodecPart
 from deeptalk.training.recipe import Recipe, Source
 from deeptalk.training.stage import Places
@@ -27,6 +29,8 @@ class CodecStage:
                 raise ConfigError(f"recipe {recipe.name!r} and {name!r} make codecs of different shape.")
             self.model.load_state_dict(earlier.state_dict())
         self.objective = recipe.objective
+        if isinstance(recipe.objective, CodecTraining) and recipe.objective.phone_weight:
+            self.model.learn_phones(len(PHONES))
 
     def batches(self, *, rank: int, world_size: int) -> WaveformBatches:
         """Stretches of `max_positions` codec frames."""
@@ -46,6 +50,7 @@ class CodecStage:
             [self.places.data / f"{source.manifest}.jsonl" for source in sources],
             sample_rate=self.model.sample_rate,
             num_samples=self.recipe.max_positions * self.model.samples_per_frame,
+            samples_per_phone=self.model.samples_per_frame // self.model.config.quantiser.strides[0],
             batch_size=self.recipe.batch_size,
             seed=self.recipe.seed,
             rank=rank,
