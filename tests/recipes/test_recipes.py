@@ -16,6 +16,7 @@ from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.model.encoder import EncoderConfig, SpeechEncoder
 from deeptalk.recipes import PIPELINE, POCKET_PIPELINE, RECIPES
 from deeptalk.recipes.pocket import POCKET_BACKBONE, POCKET_JOINT, POCKET_LAYOUT, POCKET_TRIALS
+from deeptalk.recipes.preference import POCKET_PREFERENCE
 from deeptalk.training.ctc import EncoderForCtc
 from deeptalk.training.parts import CodecPart, DialoguePart, EncoderPart, TextPart
 from deeptalk.training.recipe import Recipe
@@ -98,7 +99,11 @@ def test_pretraining_builds_and_trains_everything(recipe: Recipe):
     assert freeze_all_but(built, recipe.trains)
 
 
-@pytest.mark.parametrize("pipeline", [PIPELINE, (*POCKET_PIPELINE, *POCKET_TRIALS)], ids=["paper", "pocket"])
+@pytest.mark.parametrize(
+    "pipeline",
+    [PIPELINE, (*POCKET_PIPELINE, *POCKET_TRIALS), (*POCKET_PIPELINE, POCKET_PREFERENCE)],
+    ids=["paper", "pocket", "pocket-preference"],
+)
 def test_stages_start_from_earlier_ones(pipeline: tuple[Recipe, ...]):
     before: set[str] = set()
     for recipe in pipeline:
@@ -109,7 +114,7 @@ def test_stages_start_from_earlier_ones(pipeline: tuple[Recipe, ...]):
 
 
 def test_every_recipe_has_its_name_and_its_section():
-    assert len(RECIPES) == len(PIPELINE) + len(POCKET_PIPELINE) + len(POCKET_TRIALS)
+    assert len(RECIPES) == len(PIPELINE) + len(POCKET_PIPELINE) + len(POCKET_TRIALS) + 1
     assert all(RECIPES[name].name == name and RECIPES[name].paper for name in RECIPES)
 
 
@@ -117,6 +122,12 @@ def test_routing_follows_the_paper():
     groups = [(recipe.routing.text, recipe.routing.audio) for recipe in PIPELINE if recipe.routing]
     assert groups == [("all", "all"), ("audio", "audio"), ("text", "text"), ("all", "all")]
     assert POCKET_JOINT.routing == Routing(text="all", audio="all")
+
+
+def test_pairs_are_those_of_the_last_pocket_model():
+    assert POCKET_PREFERENCE.starts_from == (POCKET_PIPELINE[-1].name,)
+    sources = (*POCKET_PREFERENCE.mixture, *POCKET_PREFERENCE.evaluation)
+    assert {source.task for source in sources} == {"preference"}
 
 
 def test_the_pocket_model_fits_together_and_is_small():

@@ -1,12 +1,15 @@
-"""JSONL manifests: recordings with text, dialogues and text, validated on the way in and on the way out.
+"""JSONL manifests: recordings with text, dialogues, text and pairs, validated on the way in and out.
 
 One object per line (method.md, section 9.3): every record has an `id`; a recording has `audio` and `text`, a
 sentence `text` alone; a dialogue has `messages` of `role` and `text`, a user message optionally with `audio`,
-an assistant message with `codes`, `order` and `speaker`. Speech is a file, or a pack with `offset` and
-`duration` in seconds. Bad records are rejected, never repaired, and counted by reason.
+an assistant message with `codes`, `order` and `speaker`. A preference has a `prompt`, its `text`, and two
+ways of saying it, `win` and `lose`, each with `codes`, `order`, `wer` and `transcript`. Speech is a file, or
+a pack with `offset` and `duration` in seconds. Bad records are rejected, never repaired, and counted by
+reason.
 """
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,11 +19,13 @@ from typing import Any, Literal
 
 from deeptalk.errors import DataError
 
-Kind = Literal["recording", "sentence", "dialogue", "text"]
+Kind = Literal["recording", "sentence", "dialogue", "text", "preference"]
 Record = Mapping[str, Any]
 
 ROLES = ("system", "user", "assistant")
 CODE_ORDERS = ("breadth", "depth")
+SIDES = ("win", "lose")
+"""The two answers of a preference."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +75,8 @@ def find_fault(record: Record, *, kind: Kind) -> str | None:
         return "no id"
     if kind in ("recording", "sentence"):
         return _fault_of_text(record) or (_fault_of_audio(record) if kind == "recording" else None)
+    if kind == "preference":
+        return _fault_of_preference(record)
     return _fault_of_messages(record.get("messages"), with_speech=kind == "dialogue")
 
 
@@ -139,6 +146,40 @@ def _fault_of_messages(messages: object, *, with_speech: bool) -> str | None:
     return None if messages[-1]["role"] == "assistant" else "no answer at the end"
 
 
+def _fault_of_preference(record: Record) -> str | None:
+    if not isinstance(record.get("prompt"), str) or not record["prompt"].strip():
+        return "empty prompt"
+    if not isinstance(record.get("speaker") or "", str):
+        return "unknown speaker"
+    reason = _fault_of_text(record)
+    for side in SIDES:
+        reason = reason or _fault_of_answer(record.get(side), side)
+    return reason or _fault_of_reference(record.get("ref_logp"))
+
+
+def _fault_of_answer(answer: object, side: str) -> str | None:
+    if not isinstance(answer, dict) or "codes" not in answer:
+        return "no winner" if side == "win" else "no loser"
+    if not _is_number(answer.get("wer")) or answer["wer"] < 0:
+        return "bad wer"
+    return _fault_of_codes(answer) if isinstance(answer.get("transcript"), str) else "no transcript"
+
+
+def _fault_of_reference(reference: object) -> str | None:
+    if reference is None:
+        return None
+    is_whole = (
+        isinstance(reference, dict)
+        and all(_is_number(reference.get(side)) for side in SIDES)
+        and isinstance(reference.get("model"), str)
+    )
+    return None if is_whole else "bad reference"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _fault_of_codes(message: Record) -> str | None:
     if message.get("order") not in CODE_ORDERS:
         return "unknown order of codes"
@@ -172,7 +213,10 @@ def _resolved(record: dict[str, Any], folder: Path) -> Record:
     messages = record.get("messages")
     if isinstance(messages, list):
         return {**record, "messages": [_with_paths(message, folder) for message in messages]}
-    return _with_paths(record, folder)
+    answers = {
+        side: _with_paths(record[side], folder) for side in SIDES if isinstance(record.get(side), dict)
+    }
+    return _with_paths(record, folder) | answers
 
 
 def _with_paths(part: dict[str, Any], folder: Path) -> dict[str, Any]:

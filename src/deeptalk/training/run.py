@@ -20,11 +20,13 @@ from deeptalk.training.ctc import Ctc
 from deeptalk.training.evaluate import evaluate
 from deeptalk.training.loop import StepReport, build_accelerator, train
 from deeptalk.training.metrics import MetricsWriter
+from deeptalk.training.preference import Preference
 from deeptalk.training.recipe import Recipe
 from deeptalk.training.stage import Places, Stage
 from deeptalk.training.stage_codec import CodecStage
 from deeptalk.training.stage_dialogue import DialogueStage
 from deeptalk.training.stage_encoder import EncoderStage
+from deeptalk.training.stage_preference import PreferenceStage
 from deeptalk.training.stage_text import TextStage
 from deeptalk.training.supervised import Supervised
 from deeptalk.training.text import TextLm
@@ -38,6 +40,7 @@ _STAGES: dict[type, Callable[[Recipe, Places], Stage]] = {
     Ctc: EncoderStage,
     TextLm: TextStage,
     Supervised: DialogueStage,
+    Preference: PreferenceStage,
 }
 
 

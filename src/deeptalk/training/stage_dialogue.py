@@ -80,10 +80,13 @@ class DialogueStage:
 
     def save(self, folder: Path, provenance: Mapping[str, Any]) -> None:
         """A folder of the model with tokenizer and codec, as `deeptalk.load` opens it."""
-        save(self.model, folder, tokenizer_path=self.tokenizer_path, provenance=provenance)
-        (folder / CODEC).mkdir()
-        for path in (self.codec_folder / "config.json", *self.codec_folder.glob("*.safetensors")):
-            shutil.copyfile(path, folder / CODEC / path.name)
+        save_speaking(
+            self.model,
+            folder,
+            tokenizer_path=self.tokenizer_path,
+            codec_folder=self.codec_folder,
+            provenance=provenance,
+        )
 
     def _context(self) -> TaskContext:
         data, model = self.places.data, self.model
@@ -165,6 +168,21 @@ class DialogueStage:
         )
         objective = cast(Supervised, self.recipe.objective)
         return replace(objective, router_mask=router_mask(partition, routing))
+
+
+def save_speaking(
+    model: DeepTalk,
+    folder: Path,
+    *,
+    tokenizer_path: Path,
+    codec_folder: Path,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a model with its tokenizer and a copy of its codec."""
+    save(model, folder, tokenizer_path=tokenizer_path, provenance=provenance)
+    (folder / CODEC).mkdir()
+    for path in (codec_folder / "config.json", *codec_folder.glob("*.safetensors")):
+        shutil.copyfile(path, folder / CODEC / path.name)
 
 
 def prepare_caches(recipe: Recipe, places: Places, *, model: DeepTalk, codec_folder: Path) -> None:

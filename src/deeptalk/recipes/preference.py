@@ -1,0 +1,30 @@
+"""Stage RL of the pocket model: it prefers those of its own spoken answers that are understood."""
+
+from deeptalk.experts import Routing
+from deeptalk.recipes.pocket import POCKET_PIPELINE
+from deeptalk.training.optim import AdamW
+from deeptalk.training.preference import Preference
+from deeptalk.training.recipe import Recipe, Source
+from deeptalk.training.schedule import Cosine
+
+# no model has been trained with it yet
+POCKET_PREFERENCE = Recipe(
+    name="pocket-preference",
+    paper="stage RL; tables 5 and 6",
+    starts_from=(POCKET_PIPELINE[-1].name,),
+    routing=Routing(text="all", audio="all"),
+    # what speaks; the paper doesn't say what trains, the authors' code lets all but encoder and adapter move
+    trains=("backbone.*.experts.audio.*", "embedding.codec.*", "heads.codec.*"),
+    mixture=(Source(manifest="preference", task="preference"),),
+    evaluation=(Source(manifest="preference_eval", task="preference"),),
+    objective=Preference(beta=0.1),  # from the authors' code; the paper gives none
+    optim=AdamW(lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0),
+    schedule=Cosine(warmup_fraction=0.03),
+    epochs=1,
+    batch_size=6_000,  # of both rows: about 30 pairs
+    accumulate=2,
+    max_positions=400,
+    eval_every=20,
+    save_every=100,
+    seed=70,
+)
