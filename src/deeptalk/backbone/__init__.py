@@ -4,6 +4,7 @@ from deeptalk.backbone.backbone import Backbone, BackboneOutput, MoeShape, open_
 from deeptalk.backbone.balance import sequence_balance_loss
 from deeptalk.backbone.banks import fuse_experts, fused_state_dict, load_fused_state_dict, split_experts
 from deeptalk.backbone.cache import copy_rows, new_cache, snapshot
+from deeptalk.backbone.dense import merged_state_dict, open_pruned, prune_experts
 from deeptalk.backbone.router import RouterMask, RouterOutput
 
 __all__ = [
@@ -16,8 +17,11 @@ __all__ = [
     "fuse_experts",
     "fused_state_dict",
     "load_fused_state_dict",
+    "merged_state_dict",
     "new_cache",
     "open_backbone",
+    "open_pruned",
+    "prune_experts",
     "sequence_balance_loss",
     "snapshot",
     "split_experts",

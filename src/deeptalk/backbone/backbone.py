@@ -42,7 +42,11 @@ class BackboneOutput:
 
 
 class Backbone(nn.Module):
-    """Wraps a stock ``*ForCausalLM``; with no mask given it computes exactly what the stock model does."""
+    """Wraps a stock ``*ForCausalLM``; with no mask given it computes exactly what the stock model does.
+
+    ``kept`` is None, or the table ``[L, E]`` of the experts that a pruned backbone still has
+    (`deeptalk.backbone.dense`); its tokens use no others, with or without a mask.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -52,9 +56,11 @@ class Backbone(nn.Module):
         self.layers = MoeShape(
             num_moe_layers=len(layers), num_experts=router.num_experts, experts_per_token=router.top_k
         )
+        self.kept: Tensor | None = None
         self._scope = RoutingScope()
         self._kept: dict[int, Tensor] = {}
-        self._block_names = tuple(layer.block_name for layer in layers)
+        self.block_names = tuple(layer.block_name for layer in layers)
+        self.router_names = tuple(layer.router_name for layer in layers)
         for index, layer in enumerate(layers):
             layer.router.register_forward_hook(RouterHook(scope=self._scope, layer=index, rule=layer.rule))
 
@@ -77,7 +83,7 @@ class Backbone(nn.Module):
 
     def moe_blocks(self) -> tuple[nn.Module, ...]:
         """The stock blocks that hold a router and experts, first layer to last."""
-        return tuple(self.model.get_submodule(name) for name in self._block_names)
+        return tuple(self.model.get_submodule(name) for name in self.block_names)
 
     def keep(self, *layers: int) -> None:
         """Let every forward give the states after these decoder layers too; 1 is the first.
@@ -147,7 +153,10 @@ class Backbone(nn.Module):
     ) -> RoutingCall:
         collected = {} if collect else None
         if router_mask is None and groups is None:
-            return RoutingCall(collected=collected)
+            if self.kept is None:
+                return RoutingCall(collected=collected)
+            groups = torch.zeros(x.shape[:2], dtype=torch.long, device=x.device)
+            router_mask = RouterMask(table=self.kept[None])
         if router_mask is None or groups is None:
             raise ConfigError("groups and router_mask belong together; give both or neither.")
         expected = (self.layers.num_moe_layers, self.layers.num_experts)
@@ -156,6 +165,9 @@ class Backbone(nn.Module):
                 f"router mask [G, {expected[0]}, {expected[1]}] and groups {tuple(x.shape[:2])} are needed, "
                 f"got {tuple(router_mask.table.shape)} and {tuple(groups.shape)}."
             )
+        table = router_mask.table
+        if self.kept is not None and bool((table & ~self.kept.to(table.device)).any()):
+            raise ConfigError("the router mask allows experts that this pruned backbone has left out.")
         return RoutingCall(mask=router_mask.to(x.device), groups=groups.reshape(-1), collected=collected)
 
 
@@ -182,7 +194,7 @@ def open_backbone(
     options = {"dtype": dtype, "attn_implementation": attention, "experts_implementation": experts}
     if isinstance(source, str | Path):
         return Backbone(_load(Path(source), options))
-    config = source if isinstance(source, PreTrainedConfig) else _config_from_dict(source)
+    config = source if isinstance(source, PreTrainedConfig) else config_from_dict(source)
     _check_type(config.model_type)
     return Backbone(AutoModelForCausalLM.from_config(config, **options))
 
@@ -212,7 +224,8 @@ def _load(folder: Path, options: dict[str, Any]) -> PreTrainedModel:
     return model
 
 
-def _config_from_dict(settings: dict[str, Any]) -> PreTrainedConfig:
+def config_from_dict(settings: dict[str, Any]) -> PreTrainedConfig:
+    """A config of `transformers` from its plain values; `ConfigError` where they don't fit."""
     settings = dict(settings)
     model_type = settings.pop("model_type", None)
     _check_type(model_type)

@@ -31,7 +31,7 @@ class ExpertBanks(nn.Module):
         self.names = names
         ranks = torch.stack([(~is_second).cumsum(0), is_second.cumsum(0)]) - 1
         for name, members in zip(names, (~is_second, is_second), strict=True):
-            self.add_module(name, _select(experts, members))
+            self.add_module(name, select_experts(experts, members))
         self.register_buffer("is_second", is_second, persistent=False)
         self.register_buffer("local", torch.where(is_second, ranks[1], ranks[0]), persistent=False)
 
@@ -85,8 +85,8 @@ def split_experts(
     num_second = is_second.sum(dim=-1)
     if bool(((num_second == 0) | (num_second == expected[1])).any()):
         raise ConfigError("each bank needs at least one expert in every layer.")
-    if is_split(backbone):
-        raise ConfigError("the experts are split already; fuse them first.")
+    if is_split(backbone) or backbone.kept is not None:
+        raise ConfigError("the experts are split or pruned already; fuse them or open the full model first.")
     block: Any
     for block, members in zip(backbone.moe_blocks(), is_second, strict=True):
         device = next(block.experts.parameters()).device
@@ -106,7 +106,13 @@ def is_split(backbone: Backbone) -> bool:
 
 
 def fused_state_dict(backbone: Backbone) -> dict[str, Tensor]:
-    """The tensors of the stock model under their stock names, whether or not the experts are split."""
+    """The tensors of the stock model under their stock names, whether or not the experts are split.
+
+    Raises:
+        CheckpointError: the backbone is pruned and lacks experts (`merged_state_dict` adds them).
+    """
+    if backbone.kept is not None:
+        raise CheckpointError("a pruned backbone lacks experts; merge it into the checkpoint it came from.")
     state = dict(backbone.model.state_dict())
     for prefix, banks in _banks(backbone):
         first, second = (f"{prefix}.experts.{name}." for name in banks.names)
@@ -138,7 +144,12 @@ def _banks(backbone: Backbone) -> list[tuple[str, ExpertBanks]]:
     ]
 
 
-def _select(experts: nn.Module, members: Tensor) -> nn.Module:
+def select_experts(experts: nn.Module, members: Bool[Tensor, "E"]) -> nn.Module:
+    """A stock experts module with copies of the marked experts only, in their order.
+
+    Raises:
+        ConfigError: a tensor of the module isn't stacked by expert.
+    """
     num_experts = members.numel()
     parameters = {}
     for name, tensor in experts.named_parameters():

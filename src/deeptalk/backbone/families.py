@@ -22,9 +22,10 @@ from deeptalk.shapes import Tensor
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class MoeLayer:
-    """One mixture-of-experts layer of a stock model: its block by name, its router, and the router's rule."""
+    """One mixture-of-experts layer of a stock model: block and router by name, and the router's rule."""
 
     block_name: str
+    router_name: str
     router: nn.Module
     rule: SelectionRule
 
@@ -34,13 +35,15 @@ def find_moe_layers(model: PreTrainedModel) -> tuple[MoeLayer, ...]:
     model_type = model.config.model_type
     if model_type not in _RULES:
         raise ConfigError(f"backbone {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}.")
-    is_router = _declared_routers(model)
-    layers = []
-    for name, module in model.named_modules():
-        block_name = name.rpartition(".")[0]
-        block = model.get_submodule(block_name)
-        if is_router(module) and isinstance(getattr(block, "experts", None), nn.Module):
-            layers.append(MoeLayer(block_name=block_name, router=module, rule=_RULES[model_type](module)))
+    layers = [
+        MoeLayer(
+            block_name=name.rpartition(".")[0],
+            router_name=name,
+            router=router,
+            rule=_RULES[model_type](router),
+        )
+        for name, router in find_routers(model)
+    ]
     if not layers:
         raise ConfigError(
             f"backbone {model_type!r} has no layer with experts; give a mixture-of-experts model."
@@ -48,6 +51,17 @@ def find_moe_layers(model: PreTrainedModel) -> tuple[MoeLayer, ...]:
     for layer in layers:
         _check_rule(layer, model_type)
     return tuple(layers)
+
+
+def find_routers(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
+    """The routers of a stock model by name, first layer to last: those that stand in a block with experts."""
+    is_router = _declared_routers(model)
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if is_router(module)
+        and isinstance(getattr(model.get_submodule(name.rpartition(".")[0]), "experts", None), nn.Module)
+    ]
 
 
 def _declared_routers(model: PreTrainedModel) -> Callable[[nn.Module], bool]:

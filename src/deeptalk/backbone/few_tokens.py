@@ -33,10 +33,15 @@ def _is_fit(module: Any, hidden: Tensor, experts: Tensor) -> bool:
     return (
         hidden.device.type == "cpu"
         and experts.numel() <= module.num_experts
-        and module.has_gate
-        and not (module.has_bias or module.is_transposed or getattr(module, "has_post_expert_norm", False))
+        and is_swiglu(module)
         and not torch.compiler.is_compiling()
     )
+
+
+def is_swiglu(module: Any) -> bool:
+    """Whether stock experts are gated, without biases and norms, and stored ``[E, out, in]``."""
+    has_more = module.has_bias or module.is_transposed or getattr(module, "has_post_expert_norm", False)
+    return module.has_gate and not has_more
 
 
 ALL_EXPERTS_FUNCTIONS.register(FEW_TOKENS, few_tokens_experts_forward)
