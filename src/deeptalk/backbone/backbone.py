@@ -61,8 +61,11 @@ class Backbone(nn.Module):
         self._kept: dict[int, Tensor] = {}
         self.block_names = tuple(layer.block_name for layer in layers)
         self.router_names = tuple(layer.router_name for layer in layers)
-        for index, layer in enumerate(layers):
-            layer.router.register_forward_hook(RouterHook(scope=self._scope, layer=index, rule=layer.rule))
+        self.hooks = tuple(
+            RouterHook(scope=self._scope, layer=index, rule=layer.rule) for index, layer in enumerate(layers)
+        )
+        for layer, hook in zip(layers, self.hooks, strict=True):
+            layer.router.register_forward_hook(hook)
 
     @property
     def embed_tokens(self) -> nn.Embedding:

@@ -2,7 +2,8 @@
 
 Stock experts stand in stacked tensors, and a tensor is trained as a whole: optimizer state would exist for
 every expert, and weight decay would move the ones that get no gradient. `split_experts` sorts them into two
-banks, each a stock experts module with fewer experts; `fuse_experts` puts every tensor back bit by bit.
+banks, each a stock experts module with fewer experts; `fuse_experts` puts every tensor back bit by bit. Extra
+experts (`deeptalk.backbone.extra`) are a second bank beside the whole stock module.
 """
 
 import copy
@@ -17,7 +18,10 @@ from deeptalk.shapes import Bool, Float, Int, Tensor
 
 
 class ExpertBanks(nn.Module):
-    """Stock experts sorted into two banks; takes the place and the arguments of the stock module.
+    """Two stock experts modules that act as one; takes the place and the arguments of the stock module.
+
+    ``is_second`` says of every expert which of the two holds it, each in the order of numbers. With ``adds``
+    the first is the stock module itself, untouched, and the second holds further experts.
 
     Each bank only sees the tokens that chose one of its experts. The sum over a token's experts runs in the
     stock order. Which tokens these are is read on the host: fuse before capturing a decoding graph on a GPU.
@@ -26,12 +30,20 @@ class ExpertBanks(nn.Module):
     is_second: Tensor
     local: Tensor
 
-    def __init__(self, experts: nn.Module, is_second: Bool[Tensor, "E"], *, names: tuple[str, str]) -> None:
+    def __init__(
+        self,
+        first: nn.Module,
+        second: nn.Module,
+        is_second: Bool[Tensor, "E"],
+        *,
+        names: tuple[str, str],
+        adds: bool = False,
+    ) -> None:
         super().__init__()
-        self.names = names
+        self.names, self.adds = names, adds
         ranks = torch.stack([(~is_second).cumsum(0), is_second.cumsum(0)]) - 1
-        for name, members in zip(names, (~is_second, is_second), strict=True):
-            self.add_module(name, select_experts(experts, members))
+        for name, bank in zip(names, (first, second), strict=True):
+            self.add_module(name, bank)
         self.register_buffer("is_second", is_second, persistent=False)
         self.register_buffer("local", torch.where(is_second, ranks[1], ranks[0]), persistent=False)
 
@@ -85,28 +97,44 @@ def split_experts(
     num_second = is_second.sum(dim=-1)
     if bool(((num_second == 0) | (num_second == expected[1])).any()):
         raise ConfigError("each bank needs at least one expert in every layer.")
-    if is_split(backbone) or backbone.kept is not None:
-        raise ConfigError("the experts are split or pruned already; fuse them or open the full model first.")
+    check_whole(backbone)
     block: Any
     for block, members in zip(backbone.moe_blocks(), is_second, strict=True):
-        device = next(block.experts.parameters()).device
-        block.experts = ExpertBanks(block.experts, members.to(device), names=names)
+        members = members.to(next(block.experts.parameters()).device)
+        first, second = (select_experts(block.experts, side) for side in (~members, members))
+        block.experts = ExpertBanks(first, second, members, names=names)
 
 
 def fuse_experts(backbone: Backbone) -> None:
     """Undo `split_experts` in place; apart from training in between, every tensor is bit-equal to before."""
     for prefix, banks in _banks(backbone):
+        if banks.adds:
+            raise ConfigError("extra experts have no place in the stock order; they can't be fused.")
         block: Any = backbone.model.get_submodule(prefix)
         block.experts = banks.fuse()
 
 
 def is_split(backbone: Backbone) -> bool:
-    """Whether the experts stand in banks."""
+    """Whether the experts stand in banks, or extra ones beside them."""
     return any(True for _ in _banks(backbone))
+
+
+def check_whole(backbone: Backbone) -> None:
+    """Refuse a backbone whose experts are divided already.
+
+    Raises:
+        ConfigError: they are split into banks, or some of them are left out.
+    """
+    if is_split(backbone):
+        raise ConfigError("the experts are split already; fuse them first.")
+    if backbone.kept is not None:
+        raise ConfigError("the backbone is pruned; open the full model instead.")
 
 
 def fused_state_dict(backbone: Backbone) -> dict[str, Tensor]:
     """The tensors of the stock model under their stock names, whether or not the experts are split.
+
+    Extra experts and what routes to them come under names of their own.
 
     Raises:
         CheckpointError: the backbone is pruned and lacks experts (`merged_state_dict` adds them).
@@ -117,8 +145,9 @@ def fused_state_dict(backbone: Backbone) -> dict[str, Tensor]:
     for prefix, banks in _banks(backbone):
         first, second = (f"{prefix}.experts.{name}." for name in banks.names)
         for name in [name for name in state if name.startswith(first)]:
-            leaf = name.removeprefix(first)
-            state[f"{prefix}.experts.{leaf}"] = banks.join(state.pop(name), state.pop(second + leaf))
+            leaf, tensor = name.removeprefix(first), state.pop(name)
+            whole = tensor if banks.adds else banks.join(tensor, state.pop(second + leaf))
+            state[f"{prefix}.experts.{leaf}"] = whole
     return state
 
 
@@ -128,7 +157,9 @@ def load_fused_state_dict(backbone: Backbone, state: dict[str, Tensor]) -> None:
     for prefix, banks in _banks(backbone):
         for leaf, _ in banks.get_submodule(banks.names[0]).named_parameters(recurse=False):
             stacked = state.pop(f"{prefix}.experts.{leaf}", None)
-            if stacked is not None and stacked.shape[0] == banks.is_second.numel():
+            if stacked is not None and banks.adds:
+                state[f"{prefix}.experts.{banks.names[0]}.{leaf}"] = stacked
+            elif stacked is not None and stacked.shape[0] == banks.is_second.numel():
                 for name, members in zip(banks.names, (~banks.is_second, banks.is_second), strict=True):
                     state[f"{prefix}.experts.{name}.{leaf}"] = stacked[members.to(stacked.device)]
     try:

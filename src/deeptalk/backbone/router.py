@@ -17,6 +17,9 @@ from torch import nn
 from deeptalk.errors import ConfigError
 from deeptalk.shapes import Bool, Float, Int, Tensor
 
+Decision = tuple[Tensor, Tensor, Tensor]
+"""What a stock router returns: logits ``[N, E]``, and weights and experts of the chosen ``[N, k]``."""
+
 Selection = tuple[Tensor, Tensor]
 SelectionRule = Callable[[Any, Tensor, Tensor], Selection]
 """From a router, its logits ``[N, E]`` and the allowed ones ``[N, E]`` to weights and experts ``[N, k]``."""
@@ -84,17 +87,24 @@ class RoutingScope:
 
 @dataclass(slots=True, eq=False)
 class RouterHook:
-    """A forward hook of one stock router: applies the mask of the running call and collects its decisions."""
+    """A forward hook of one stock router: applies the mask of the running call and collects its decisions.
+
+    Where the layer has extra experts, ``extra`` decides about them (`deeptalk.backbone.extra`).
+    """
 
     scope: RoutingScope
     layer: int
     rule: SelectionRule
+    extra: Callable[..., Decision] | None = None
 
-    def __call__(self, router: nn.Module, args: tuple, output: tuple[Tensor, Tensor, Tensor]) -> tuple:
+    def __call__(self, router: nn.Module, args: tuple, output: Decision) -> Decision:
         """The stock output, or the decision under the mask."""
-        call = self.scope.call
+        call, allowed = self.scope.call, None
         if call.mask is not None and call.groups is not None:
             allowed = call.mask.allowed(self.layer, call.groups)
+        if self.extra is not None:
+            output = self.extra(args[0], output, groups=call.groups, allowed=allowed)
+        elif allowed is not None:
             output = mask_selection(router, output, allowed, self.rule)
         if call.collected is not None:
             logits, weights, experts = output
@@ -103,11 +113,8 @@ class RouterHook:
 
 
 def mask_selection(
-    router: nn.Module,
-    native: tuple[Tensor, Tensor, Tensor],
-    allowed: Bool[Tensor, "N E"],
-    rule: SelectionRule,
-) -> tuple[Tensor, Tensor, Tensor]:
+    router: nn.Module | None, native: Decision, allowed: Bool[Tensor, "N E"], rule: SelectionRule
+) -> Decision:
     """The decision of a router when only the allowed experts exist.
 
     A token with fewer allowed experts than it has places uses each of them once; a place left over repeats
