@@ -58,6 +58,8 @@ def test_settings_change_the_recipe(root):
         (("pocket-txt",), "did you mean 'pocket-text'?"),
         (("pocket-text", "--set", "optim.lrr=1"), "did you mean 'lr'?"),
         (("pocket-text", "--set", "optim.lr=fast"), "not a value of type float"),
+        (("pocket-text", "--dense"), "only stage 2.1 trains without them"),
+        (("pocket-audio-experts", "--dense"), "train the recipe 'pocket-align' first"),
         (("pocket-joint",), "train the recipe 'pocket-text-experts' first"),
     ],
 )

@@ -17,7 +17,8 @@ from deeptalk.recipes import RECIPES
 from deeptalk.training.metrics import read_metrics
 from deeptalk.training.override import override
 from deeptalk.training.recipe import AtRandom, Recipe
-from deeptalk.training.run import run_stage
+from deeptalk.training.run import open_stage, run_stage
+from deeptalk.training.stage import Places
 
 STAGES = ("pocket-align", "pocket-audio-experts", "pocket-text-experts", "pocket-joint")
 Complete = Callable[[Recipe], Path]
@@ -122,6 +123,47 @@ def test_a_run_begun_anew_forgets_the_old_one(complete: Complete, root: Path, da
     folder = root / recipe.name / "run"
     assert [path.name for path in sorted(folder.glob("step-*"))] == ["step-00000001", "step-00000002"]
     assert [line["step"] for line in read_metrics(folder / "metrics.jsonl")] == [1, 2]
+
+
+def test_stage_2_1_without_the_masked_experts_gives_the_same_checkpoint(
+    complete: Complete, root: Path, data: Path
+):
+    pretrain(complete, root)
+    align = complete(dialogue("pocket-align"))
+    recipe = dialogue("pocket-audio-experts")
+    recipe = dataclasses.replace(recipe, partition=dataclasses.replace(recipe.partition, num_audio_experts=2))
+    masked = complete(recipe)
+    places = Places(root=root, data=data)
+    fresh = open_stage(dataclasses.replace(recipe, name="fresh"), places, dense=True)
+    names = {name for name, _ in fresh.model.named_parameters() if ".experts." in name}
+    assert names
+    assert all(".experts.audio." in name for name in names)
+
+    # checkpoints of both forms hold the same tensors, so that one goes on where the other stopped
+    changing = dataclasses.replace(recipe, name="changing")
+    stopped = run_stage(changing, root=root, data=data)
+    next(stopped)
+    stopped.close()
+    assert [report.step for report in run_stage(changing, root=root, data=data, dense=True)] == [2]
+
+    result = places.result("changing")
+    assert sorted(path.name for path in result.iterdir()) == sorted(path.name for path in masked.iterdir())
+    table = load(result).is_audio()
+    assert torch.equal(table, load(masked).is_audio())
+    assert moved(align, result) == moved(align, masked)
+    expected, before = tensors(masked), tensors(align)
+    for name, tensor in tensors(result).items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-5, rtol=1e-4)
+        if ".mlp.experts." in name:
+            members = table[int(name.split("layers.")[1].split(".")[0]) - 1]
+            assert torch.equal((tensor != before[name]).flatten(1).any(1), members)
+
+
+@pytest.mark.parametrize("name", ["pocket-align", "pocket-text-experts", "pocket-text"])
+def test_other_stages_need_all_experts(name: str, root: Path, data: Path):
+    with pytest.raises(ConfigError, match=r"only stage 2\.1 trains without"):
+        list(run_stage(dialogue(name), root=root, data=data, dense=True))
+    assert not (root / name).exists()
 
 
 def test_a_stage_asks_for_the_one_before(root: Path, data: Path):

@@ -28,7 +28,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from deeptalk.backbone.backbone import Backbone, config_from_dict
-from deeptalk.backbone.banks import is_split, select_experts
+from deeptalk.backbone.banks import check_whole, select_experts
 from deeptalk.backbone.families import find_routers
 from deeptalk.backbone.few_tokens import FEW_TOKENS, is_swiglu
 from deeptalk.errors import CheckpointError, ConfigError
@@ -87,8 +87,7 @@ def prune_experts(backbone: Backbone, kept: Bool[Tensor, "L E"], *, name: str = 
     """
     shape = backbone.layers
     check_kept(kept, num_layers=shape.num_moe_layers, num_experts=shape.num_experts)
-    if is_split(backbone) or backbone.kept is not None:
-        raise ConfigError("the experts are split or pruned already; fuse them or open the full model first.")
+    check_whole(backbone)
     blocks: Any = backbone.moe_blocks()
     kept = kept.to(next(blocks[0].experts.parameters()).device)
     banks = [select_experts(block.experts, members) for block, members in zip(blocks, kept, strict=True)]

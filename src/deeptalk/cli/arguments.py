@@ -36,3 +36,7 @@ Shared = Annotated[
     bool,
     typer.Option("--share", help="Processes share a step's micro-batches: the same training in less time."),
 ]
+Dense = Annotated[
+    bool,
+    typer.Option("--dense", help="Stage 2.1 without the experts it masks: the same training in less memory."),
+]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deeptalk.cli.arguments import Compiled, Data, Json, Root, Shared
+from deeptalk.cli.arguments import Compiled, Data, Dense, Json, Root, Shared
 from deeptalk.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def train(
     data: Data = None,
     compiled: Compiled = False,
     shared: Shared = False,
+    dense: Dense = False,
     json: Json = False,
 ) -> None:
     """Train one stage from its recipe.
@@ -38,7 +39,13 @@ def train(
 
     chosen = override(chosen.tiny() if tiny else chosen, *(settings or []))
     last = train_stage(
-        chosen, root=root, data=data or root / "data", resume=resume, compiled=compiled, shared=shared
+        chosen,
+        root=root,
+        data=data or root / "data",
+        resume=resume,
+        compiled=compiled,
+        shared=shared,
+        dense=dense,
     )
     is_interrupted = last is not None and last.is_interrupted
     result = root / chosen.name / ("run" if is_interrupted else "model")

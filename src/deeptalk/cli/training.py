@@ -10,13 +10,20 @@ from deeptalk.training.run import run_stage
 
 
 def train_stage(
-    recipe: Recipe, *, root: Path, data: Path, resume: bool, compiled: bool = False, shared: bool = False
+    recipe: Recipe,
+    *,
+    root: Path,
+    data: Path,
+    resume: bool,
+    compiled: bool = False,
+    shared: bool = False,
+    dense: bool = False,
 ) -> StepReport | None:
     """Run a recipe to its end or its interruption; the last report, None where it was finished before."""
     last, held_out = None, ""
     with bars() as show:
         for report in run_stage(
-            recipe, root=root, data=data, resume=resume, compiled=compiled, shared=shared
+            recipe, root=root, data=data, resume=resume, compiled=compiled, shared=shared, dense=dense
         ):
             held_out = f" · held out {_figures(report.evaluation)}" if report.evaluation else held_out
             skipped = f" · {report.skipped} skipped" if report.skipped else ""

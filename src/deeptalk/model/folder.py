@@ -103,19 +103,24 @@ def check_tensors(folder: Path, *, expected: Mapping[str, Tensor]) -> None:
     Raises:
         CheckpointError: a file is missing or truncated; tensors are missing, unexpected or of another shape.
     """
-    files = _weight_files(folder)
+    files = weight_files(folder)
     shapes: dict[str, tuple[int, ...]] = {}
     for path in files:
         shapes |= _read_shapes(path)
     _compare(files[0], shapes, {name: tuple(tensor.shape) for name, tensor in expected.items()})
 
 
-def read_tensors(folder: Path, *, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The tensors of a folder as ``dtype``; one that is not of finite floats is a `CheckpointError`."""
+def read_tensors(folder: Path, *, dtype: torch.dtype, leave_out: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a folder as ``dtype``; one that is not of finite floats is a `CheckpointError`.
+
+    Those whose name begins with ``leave_out`` are not read.
+    """
     tensors: dict[str, Tensor] = {}
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         with safe_open(path, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118
+                if leave_out is not None and name.startswith(leave_out):
+                    continue
                 tensor = opened.get_tensor(name)
                 if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
                     raise CheckpointError(f"{path}: {name} holds numbers that are not finite floats.")
@@ -123,7 +128,8 @@ def read_tensors(folder: Path, *, dtype: torch.dtype) -> dict[str, Tensor]:
     return tensors
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors of a folder, one or several; `CheckpointError` where its index is damaged."""
     if not (folder / INDEX).exists():
         return [folder / WEIGHTS]
     names = read_json(folder / INDEX).get("weight_map")

@@ -44,14 +44,19 @@ _STAGES: dict[type, Callable[[Recipe, Places], Stage]] = {
 }
 
 
-def open_stage(recipe: Recipe, places: Places) -> Stage:
-    """The model, data and objective of a recipe; random weights come from the recipe's seed alone."""
+def open_stage(recipe: Recipe, places: Places, *, dense: bool = False) -> Stage:
+    """The model, data and objective of a recipe; random weights come from the recipe's seed alone.
+
+    `dense` opens stage 2.1 without the experts that it masks.
+    """
     kind = type(recipe.objective)
     if kind not in _STAGES:
         raise ConfigError(f"no stage runs the objective {kind.__name__}.")
+    if dense and kind is not Supervised:
+        raise ConfigError(f"recipe {recipe.name!r} masks no experts; only stage 2.1 trains without them.")
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        return _STAGES[kind](recipe, places)
+        return DialogueStage(recipe, places, dense=True) if dense else _STAGES[kind](recipe, places)
 
 
 def run_stage(
@@ -62,13 +67,15 @@ def run_stage(
     resume: bool = True,
     compiled: bool = False,
     shared: bool = False,
+    dense: bool = False,
     accelerator: Accelerator | None = None,
 ) -> Iterator[StepReport]:
     """Train a recipe and leave its result in `root/NAME/model`, checkpoints and metrics in `root/NAME/run`.
 
     `data` is `root/data` unless given. With `resume` a run that was interrupted goes on, and one that is
     finished yields nothing. `compiled` fuses the backbone's layers, for the same results up to rounding.
-    Each process takes `accumulate` micro-batches a step; `shared`, all together take them.
+    Each process takes `accumulate` micro-batches a step; `shared`, all together take them. `dense` trains
+    stage 2.1 without the experts that it masks, for the same results up to rounding.
 
     Raises:
         ConfigError: the recipe fits neither its data nor the stages it starts from, or its micro-batches
@@ -85,7 +92,7 @@ def run_stage(
     if accelerator.is_main_process and not resume:
         shutil.rmtree(folder, ignore_errors=True)
     with accelerator.main_process_first():  # it makes the caches and the partition that the others read
-        stage = open_stage(recipe, places)
+        stage = open_stage(recipe, places, dense=dense)
     freeze_all_but(stage.model, recipe.trains)
     if compiled:
         _compile(stage.model)

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 
 from deeptalk.backbone import open_backbone
+from deeptalk.backbone.extra import ExtraExperts
 from deeptalk.codec import Codec, load_codec
 from deeptalk.data.alignment import PHONES, PHONES_PER_FRAME
 from deeptalk.data.augment import Augmentation
@@ -21,6 +22,7 @@ from deeptalk.data.tasks import TaskContext
 from deeptalk.errors import ConfigError
 from deeptalk.experts import (
     ExpertPartition,
+    Routing,
     partition_by_load,
     profile_load,
     random_partition,
@@ -32,13 +34,16 @@ from deeptalk.experts import (
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.model.folder import TOKENIZER
+from deeptalk.model.pruned import load_pruned, save_pruned
 from deeptalk.model.weights import load, load_encoder, save
+from deeptalk.shapes import Bool, Tensor
 from deeptalk.streams import StreamLayout
 from deeptalk.streams.text import TextTokenizer
 from deeptalk.training.objective import Objective
+from deeptalk.training.lossless import TextOfTextRows, check_frozen
 from deeptalk.training.parts import DialoguePart
-from deeptalk.training.recipe import AtRandom, ByLoad, Recipe, Source
-from deeptalk.training.stage import Places
+from deeptalk.training.recipe import Appended, AtRandom, ByLoad, Copies, Recipe, Source
+from deeptalk.training.stage import Places, SizedBatches
 from deeptalk.training.stage_text import read_layout
 from deeptalk.training.supervised import Supervised
 
@@ -52,26 +57,32 @@ ROOMS = Augmentation(
 
 
 class DialogueStage:
-    """One of the stages of the paper: align, audio experts, text experts, joint."""
+    """One of the stages of the paper: align, audio experts, text experts, joint.
 
-    def __init__(self, recipe: Recipe, places: Places) -> None:
+    `dense` trains stage 2.1 without the experts that it masks, for the same result up to rounding. They are
+    loaded once, where the partition is still to be measured.
+    """
+
+    def __init__(self, recipe: Recipe, places: Places, *, dense: bool = False) -> None:
+        if dense:
+            _check_dense(recipe)
         self.recipe, self.places = recipe, places
+        self.base = places.result(recipe.starts_from[0]) if dense else None
         if isinstance(recipe.model, DialoguePart):
             self.model, self.tokenizer_path, self.codec_folder = _assemble(recipe, recipe.model, places)
         else:
-            self.model, self.tokenizer_path, self.codec_folder = _continued(recipe, places)
+            kept = self._chosen_before() if dense else None
+            self.model, self.tokenizer_path, self.codec_folder = _continued(recipe, places, kept=kept)
         prepare_caches(recipe, places, model=self.model, codec_folder=self.codec_folder)
         self.context = self._context()
-        if recipe.partition is not None:
-            self.model.split(self._partition(recipe.partition).is_audio)
-        elif self.model.config.audio_experts is not None:
-            self.model.split()
+        self._divide_experts()
         self.objective = self._bound_objective()
         self._add_heads()
 
-    def batches(self, *, rank: int, world_size: int) -> DialogueBatches:
+    def batches(self, *, rank: int, world_size: int) -> SizedBatches:
         """Batches of dialogues."""
-        return self._stream(self.recipe.mixture, rank=rank, world_size=world_size)
+        batches = self._stream(self.recipe.mixture, rank=rank, world_size=world_size)
+        return TextOfTextRows(batches) if self.model.config.is_lossless else batches
 
     def held_out(self) -> Sequence[Any]:
         """The first batches of the evaluation sources."""
@@ -86,6 +97,7 @@ class DialogueStage:
             tokenizer_path=self.tokenizer_path,
             codec_folder=self.codec_folder,
             provenance=provenance,
+            base=self.base,
         )
 
     def _context(self) -> TaskContext:
@@ -115,9 +127,40 @@ class DialogueStage:
             world_size=world_size,
         )
 
+    def _divide_experts(self) -> None:
+        """Sort the experts into banks, or leave all but the audio experts out."""
+        if self.model.backbone.kept is not None:
+            return
+        how = self.recipe.partition
+        if isinstance(how, Copies | Appended):
+            self.model.add_experts(self._extra_experts(how))
+        if self.model.config.is_lossless:
+            check_frozen(self.model, self.recipe)
+        if self.model.config.extra_experts is not None:
+            return
+        if isinstance(how, ByLoad | AtRandom):
+            is_audio = self._partition(how).is_audio
+        elif self.model.config.audio_experts is not None:
+            is_audio = self.model.is_audio()
+        else:
+            return
+        if self.base is None:
+            self.model.split(is_audio)
+        else:
+            del self.model  # before the other is loaded
+            self.model = _continued(self.recipe, self.places, kept=is_audio)[0]
+
+    def _chosen_before(self) -> Bool[Tensor, "L E"] | None:
+        """The audio experts of a run that goes on."""
+        path = self._partition_path()
+        return read_partition(path).is_audio if self.recipe.partition and path.is_file() else None
+
+    def _partition_path(self) -> Path:
+        return self.places.run(self.recipe.name) / "partition.json"
+
     def _partition(self, how: ByLoad | AtRandom) -> ExpertPartition:
         """Algorithm 1, step 1; once found it is read again, so that a resumed run has the same experts."""
-        path = self.places.run(self.recipe.name) / "partition.json"
+        path = self._partition_path()
         if path.is_file():
             return read_partition(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,6 +181,13 @@ class DialogueStage:
         options = self.recipe.to_dict()["partition"]
         write_partition(path, partition, options=options, provenance=note, load=measured)
         return partition
+
+    def _extra_experts(self, how: Copies | Appended) -> ExtraExperts:
+        if isinstance(how, Copies):
+            chosen = self._partition(how.of).audio_experts
+            return ExtraExperts(sources=chosen, routing=how.speech_routing)
+        num_layers = self.model.backbone.layers.num_moe_layers
+        return ExtraExperts(sources=(how.sources,) * num_layers, routing="append")
 
     def _random_partition(self, how: AtRandom) -> ExpertPartition:
         shape = self.model.backbone.layers
@@ -177,9 +227,13 @@ def save_speaking(
     tokenizer_path: Path,
     codec_folder: Path,
     provenance: Mapping[str, Any],
+    base: Path | None = None,
 ) -> None:
-    """Write a model with its tokenizer and a copy of its codec."""
-    save(model, folder, tokenizer_path=tokenizer_path, provenance=provenance)
+    """Write a model with its tokenizer and a copy of its codec; experts that it lacks are those of `base`."""
+    if base is None:
+        save(model, folder, tokenizer_path=tokenizer_path, provenance=provenance)
+    else:
+        save_pruned(model, folder, base=base, tokenizer_path=tokenizer_path, provenance=provenance)
     (folder / CODEC).mkdir()
     for path in (codec_folder / "config.json", *codec_folder.glob("*.safetensors")):
         shutil.copyfile(path, folder / CODEC / path.name)
@@ -228,10 +282,20 @@ def _assemble(recipe: Recipe, part: DialoguePart, places: Places) -> tuple[DeepT
     return model, text_folder / TOKENIZER, codec_folder
 
 
-def _continued(recipe: Recipe, places: Places) -> tuple[DeepTalk, Path, Path]:
+def _check_dense(recipe: Recipe) -> None:
+    if recipe.routing != Routing(text="audio", audio="audio") or isinstance(recipe.model, DialoguePart):
+        raise ConfigError(
+            f"recipe {recipe.name!r} uses more than audio experts; only stage 2.1 trains without the others."
+        )
+
+
+def _continued(
+    recipe: Recipe, places: Places, *, kept: Bool[Tensor, "L E"] | None = None
+) -> tuple[DeepTalk, Path, Path]:
     """The model of an earlier stage, alone or with an encoder and a codec that were trained meanwhile.
 
-    Codes of a codec that says other things than the stage's own are learnt anew.
+    Codes of a codec that says other things than the stage's own are learnt anew. `kept` leaves all experts
+    out that it doesn't mark.
     """
     if len(recipe.starts_from) not in (1, 3):
         raise ConfigError(
@@ -240,7 +304,7 @@ def _continued(recipe: Recipe, places: Places) -> tuple[DeepTalk, Path, Path]:
             f"got {recipe.starts_from}."
         )
     stage, *others = (places.need(name) for name in recipe.starts_from)
-    model = load(stage)
+    model = load(stage) if kept is None else load_pruned(stage, kept)
     if not others:
         return model, stage / TOKENIZER, stage / CODEC
     encoder, codec_folder = load_encoder(others[0]), others[1]

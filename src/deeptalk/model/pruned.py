@@ -1,0 +1,89 @@
+"""Models without the experts that stage 2.1 masks: loaded without them, and saved as whole models."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deeptalk.backbone import merged_state_dict, open_pruned
+from deeptalk.errors import CheckpointError, ConfigError
+from deeptalk.model.config import DeepTalkConfig
+from deeptalk.model.deeptalk import DeepTalk
+from deeptalk.model.folder import CONFIG, TOKENIZER, read_config, read_tensors, weight_files, write_folder
+from deeptalk.model.weights import MODEL_TYPE, model_folder
+from deeptalk.shapes import Bool, Tensor
+from deeptalk.streams.text import TextTokenizer
+
+_BACKBONE = "backbone."
+_PARTS = ("encoder", "adapter", "embedding", "heads")
+
+
+def load_pruned(name_or_path: str | Path, kept: Bool[Tensor, "L E"]) -> DeepTalk:
+    """Load a model with the audio experts that ``kept`` marks and no others; these are never in memory.
+
+    It trains stage 2.1 and does nothing else: all its tokens use audio experts. ``kept`` becomes the
+    partition in its config.
+
+    Raises:
+        CheckpointError: the folder is incomplete, damaged, unsafe or of another format.
+        ConfigError: ``kept`` is the partition of another backbone.
+    """
+    folder = model_folder(name_or_path)
+    settings = read_config(folder, model_type=MODEL_TYPE)
+    try:
+        config = DeepTalkConfig.from_dict(settings)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from error
+    backbone = open_pruned(config.backbone, weight_files(folder), kept, prefix=_BACKBONE)
+    experts = tuple(tuple(layer.nonzero().flatten().tolist()) for layer in kept)
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are all replaced
+        model = DeepTalk(
+            replace(config, audio_experts=experts),
+            backbone=backbone,
+            tokenizer=TextTokenizer(folder / TOKENIZER),
+        )
+    tensors = read_tensors(folder, dtype=torch.float32, leave_out=_BACKBONE)
+    try:
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder} doesn't fit its {CONFIG}: {error}") from error
+    lacking = [name for name in missing if not name.startswith(_BACKBONE)]
+    if lacking or unexpected:
+        raise CheckpointError(f"{folder} doesn't fit its {CONFIG}: tensor {(lacking + unexpected)[0]}.")
+    return model.eval()
+
+
+def save_pruned(
+    model: DeepTalk,
+    folder: str | Path,
+    *,
+    base: str | Path,
+    tokenizer_path: str | Path,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a model of `load_pruned` as `deeptalk.model.weights.save` writes a whole one.
+
+    The experts that it lacks, and their rows in the routers, are those of ``base``, bit for bit: the folder
+    that it was loaded from. While it is written the whole model stands in main memory.
+
+    Raises:
+        CheckpointError: the tokenizer or ``base`` is missing or another model's; nothing is written then.
+    """
+    if not Path(tokenizer_path).is_file():
+        raise CheckpointError(f"{tokenizer_path} is missing: a model is saved with its {TOKENIZER}.")
+    files = weight_files(model_folder(base))
+    merged = merged_state_dict(model.backbone, files, prefix=_BACKBONE)
+    tensors = {_BACKBONE + name: tensor for name, tensor in merged.items()}
+    for part in _PARTS:
+        state = model.get_submodule(part).state_dict()
+        tensors |= {f"{part}.{name}": tensor for name, tensor in state.items()}
+    write_folder(
+        Path(folder),
+        config={"model_type": MODEL_TYPE, "architectures": ["DeepTalk"], **model.config.to_dict()},
+        tensors=tensors,
+        dtype=torch.float32,
+        provenance=provenance,
+        copies={TOKENIZER: Path(tokenizer_path)},
+    )
