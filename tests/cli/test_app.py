@@ -15,7 +15,7 @@ runner = CliRunner()
 
 VERBS = [
     *("talk", "transcribe", "say", "profile", "partition"),
-    *("train", "prepare", "eval", "doctor", "reproduce"),
+    *("train", "prepare", "eval", "bench", "doctor", "reproduce"),
 ]
 
 

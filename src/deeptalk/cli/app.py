@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from deeptalk.cli.bench import bench
 from deeptalk.cli.doctor import doctor
 from deeptalk.cli.evaluate import evaluate
 from deeptalk.cli.partition import partition
@@ -46,6 +47,7 @@ app = typer.Typer(
 for verb in (talk, transcribe, say, prepare, train, profile, partition, doctor, reproduce):
     app.command()(verb)
 app.command("eval")(evaluate)
+app.add_typer(bench, name="bench")
 
 
 @app.callback(invoke_without_command=True)
