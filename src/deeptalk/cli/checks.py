@@ -144,6 +144,8 @@ def _kind_of(path: Path) -> Kind | None:
         return None
     if "messages" in record:
         return "dialogue"
+    if "win" in record:
+        return "preference"
     if "audio" in record:
         return "recording"
     return "sentence" if "text" in record else None

@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 
@@ -75,11 +76,12 @@ class SpeechJudge:
             dictionary = Path(folder) / "words.dict"
             entries = _pronunciations(vocabulary, models / "cmudict-en-us.dict", lexicon)
             dictionary.write_text(entries, encoding="ascii")
-            language = Path(folder) / "closed.arpa"
-            language.write_text(arpa(sentences, order=order), encoding="ascii")
+            language, model = Path(folder) / "closed.arpa", arpa(sentences, order=order)
+            language.write_text(model, encoding="ascii")
             self._decoder = pocketsphinx.Decoder(
                 hmm=str(models / "en-us"), dict=str(dictionary), lm=str(language), loglevel="FATAL"
             )
+        self.hash = sha256((entries + model).encode()).hexdigest()[:16]
 
     def transcribe(self, samples: Float[Tensor, "S"], *, sample_rate: int) -> str:
         """The words heard in ``samples``; an empty text when nothing is."""

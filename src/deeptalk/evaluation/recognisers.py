@@ -1,0 +1,124 @@
+"""Who writes down what was said, where that is a reward: the model itself, the unigram judge, or Whisper.
+
+The judge with its bigram is none of them: it scores the result, so nothing may be tuned to it.
+"""
+
+from collections.abc import Sequence
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from deeptalk.audio import resample
+from deeptalk.decoding import LoadedModel
+from deeptalk.decoding.answer import Limits
+from deeptalk.errors import ConfigError
+from deeptalk.evaluation.answers import Respondent
+from deeptalk.evaluation.pocket import open_judges
+from deeptalk.model.identity import model_hash
+from deeptalk.shapes import Float, Tensor
+
+SAMPLE_RATE = 16_000
+"""What every recogniser hears."""
+
+_SHORTEST = SAMPLE_RATE // 10
+_MOST_TOKENS = 160
+
+
+class Recogniser(Protocol):
+    """Turns sounds into words; `name` and `hash` tell which recogniser it was, for the record."""
+
+    @property
+    def name(self) -> str:
+        """What kind it is."""
+        ...
+
+    @property
+    def hash(self) -> str:
+        """Hex digits that change with what it would hear."""
+        ...
+
+    def transcribe(self, sounds: Sequence[Float[Tensor, "S"]], *, sample_rate: int) -> list[str]:
+        """The words of each sound; an empty text where none are heard."""
+        ...
+
+
+class ModelRecogniser:
+    """A model of ours listens, for instance the one that has spoken."""
+
+    name = "model"
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.hash = model_hash(loaded.model)
+        self._respondent = Respondent(loaded.engine, limits=Limits(max_text_tokens=_MOST_TOKENS))
+
+    def transcribe(self, sounds: Sequence[Float[Tensor, "S"]], *, sample_rate: int) -> list[str]:
+        """The words of each sound; one shorter than a tenth of a second has none."""
+        clips = [resample(sound, source_rate=sample_rate, target_rate=SAMPLE_RATE) for sound in sounds]
+        heard = [i for i, clip in enumerate(clips) if len(clip) >= _SHORTEST]
+        asked = [self._respondent.spoken(clips[i]) for i in heard]
+        texts = [""] * len(clips)
+        for i, answer in zip(heard, self._respondent.answer(asked, mode="asr"), strict=True):
+            texts[i] = answer.text
+        return texts
+
+
+class JudgeRecogniser:
+    """The judge that knows how often the words of the domain's answers occur, and not their order."""
+
+    name = "judge-unigram"
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` has `judge_lexicon.json`."""
+        self._judge = open_judges(folder).unigram
+        self.hash = self._judge.hash
+
+    def transcribe(self, sounds: Sequence[Float[Tensor, "S"]], *, sample_rate: int) -> list[str]:
+        """The words of each sound."""
+        return [self._judge.transcribe(sound, sample_rate=sample_rate) for sound in sounds]
+
+
+class WhisperRecogniser:
+    """Whisper from a local folder in Hugging Face layout; nothing is downloaded."""
+
+    name = "whisper"
+
+    def __init__(self, folder: Path) -> None:
+        """`ConfigError` where the folder holds no Whisper that `transformers` can open."""
+        from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+        weights = sorted(folder.glob("*.safetensors"))
+        if not (folder / "config.json").is_file() or not weights:
+            raise ConfigError(
+                f"{folder}: no Whisper model; give a folder with the files of openai/whisper-large-v3 "
+                "or another Whisper, as safetensors."
+            )
+        try:
+            processor: Any = WhisperProcessor.from_pretrained(folder, local_files_only=True)
+            model: Any = WhisperForConditionalGeneration.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True
+            )
+        except Exception as error:  # the library's errors are of many kinds and many lines
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(f"{folder}: Whisper can't be opened ({reason}).") from error
+        self._processor, self._model = processor, model.eval()
+        self.hash = _hash_of(folder / "config.json", *weights)
+
+    @torch.inference_mode()
+    def transcribe(self, sounds: Sequence[Float[Tensor, "S"]], *, sample_rate: int) -> list[str]:
+        """The words of each sound, at most 30 s of it."""
+        if not sounds:
+            return []
+        clips = [resample(s, source_rate=sample_rate, target_rate=SAMPLE_RATE).cpu().numpy() for s in sounds]
+        features = self._processor(clips, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+        ids = self._model.generate(features.to(self._model.device, self._model.dtype))
+        return [text.strip() for text in self._processor.batch_decode(ids, skip_special_tokens=True)]
+
+
+def _hash_of(*paths: Path) -> str:
+    digest = sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
