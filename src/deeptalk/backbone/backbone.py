@@ -117,8 +117,8 @@ class Backbone(nn.Module):
         """Hidden states of embedded positions.
 
         ``mask`` is False on padding and spans the cached positions too where a cache is given; leave it out
-        when all rows have the same length. ``groups`` and ``router_mask`` come together. ``cache`` is
-        extended in place.
+        when all rows have the same length. ``groups`` and ``router_mask`` come together; with extra experts
+        ``groups`` may come alone. ``cache`` is extended in place.
         """
         call = self._routing_call(groups, router_mask, x, collect)
         with self._scope.open(call):
@@ -160,14 +160,17 @@ class Backbone(nn.Module):
                 return RoutingCall(collected=collected)
             groups = torch.zeros(x.shape[:2], dtype=torch.long, device=x.device)
             router_mask = RouterMask(table=self.kept[None])
-        if router_mask is None or groups is None:
+        if groups is None or (router_mask is None and self.hooks[0].extra is None):
             raise ConfigError("groups and router_mask belong together; give both or neither.")
         expected = (self.layers.num_moe_layers, self.layers.num_experts)
-        if tuple(router_mask.table.shape[1:]) != expected or groups.shape != x.shape[:2]:
+        shape = expected if router_mask is None else tuple(router_mask.table.shape[1:])
+        if shape != expected or groups.shape != x.shape[:2]:
             raise ConfigError(
                 f"router mask [G, {expected[0]}, {expected[1]}] and groups {tuple(x.shape[:2])} are needed, "
-                f"got {tuple(router_mask.table.shape)} and {tuple(groups.shape)}."
+                f"got [G, {', '.join(map(str, shape))}] and {tuple(groups.shape)}."
             )
+        if router_mask is None:
+            return RoutingCall(groups=groups.reshape(-1), collected=collected)
         table = router_mask.table
         if self.kept is not None and bool((table & ~self.kept.to(table.device)).any()):
             raise ConfigError("the router mask allows experts that this pruned backbone has left out.")

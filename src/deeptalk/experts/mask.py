@@ -14,7 +14,7 @@ from deeptalk.backbone import RouterMask
 from deeptalk.errors import ConfigError
 from deeptalk.experts.partition import ExpertPartition
 from deeptalk.shapes import Int, Tensor
-from deeptalk.streams.modality import Kind, Row
+from deeptalk.streams.modality import is_audio
 
 Active = Literal["all", "text", "audio"]
 TEXT_GROUP, AUDIO_GROUP = 0, 1
@@ -46,8 +46,8 @@ class Routing:
 
 def router_mask(partition: ExpertPartition, routing: Routing) -> RouterMask:
     """The experts allowed to each group, in the order text, audio."""
-    is_audio = partition.is_audio
-    experts = {"all": torch.ones_like(is_audio), "audio": is_audio, "text": ~is_audio}
+    audio = partition.is_audio
+    experts = {"all": torch.ones_like(audio), "audio": audio, "text": ~audio}
     return RouterMask(table=torch.stack([experts[routing.text], experts[routing.audio]]))
 
 
@@ -56,6 +56,4 @@ def groups_of(kind: Int[Tensor, "B T"], row: Int[Tensor, "B"]) -> Int[Tensor, "B
 
     It depends on kind and row alone, never on values; the last prompt position is an answer position.
     """
-    is_spoken_answer = (kind == Kind.ANSWER) & (row == Row.SPEECH).unsqueeze(-1)
-    is_audio = (kind == Kind.SPEECH) | is_spoken_answer
-    return torch.where(is_audio, AUDIO_GROUP, TEXT_GROUP)
+    return torch.where(is_audio(kind, row), AUDIO_GROUP, TEXT_GROUP)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from deeptalk.audio.log_mel import MelSpec
+from deeptalk.backbone.extra import ExtraExperts
 from deeptalk.errors import ConfigError
 from deeptalk.model.adapter import AdapterConfig
 from deeptalk.model.embedding import Fusion
@@ -18,6 +19,8 @@ class DeepTalkConfig:
 
     ``audio_experts`` names the audio experts of each mixture-of-experts layer, or is None before the experts
     are divided. ``routing`` says which experts text and speech rows use: ``all``, ``text`` or ``audio``.
+    ``extra_experts`` says which experts have been copied: the copies are the audio experts then, and being
+    made, are never made again.
     """
 
     encoder: EncoderConfig
@@ -28,6 +31,7 @@ class DeepTalkConfig:
     fusion: Fusion = "mean8"
     audio_experts: tuple[tuple[int, ...], ...] | None = None
     routing: Mapping[str, str] = field(default_factory=lambda: {"text": "all", "audio": "all"})
+    extra_experts: ExtraExperts | None = None
 
     def __post_init__(self) -> None:
         if self.fusion not in get_args(Fusion):
@@ -47,6 +51,18 @@ class DeepTalkConfig:
             raise ConfigError(
                 "An encoder of mode chunked needs mel.reference 'fixed': it can't know a clip's end."
             )
+        if self.extra_experts is not None and self.audio_experts is not None:
+            raise ConfigError("A model has audio_experts or extra_experts, not both.")
+        if self.is_lossless and (self.fusion != "sum" or self.routing["text"] != "text"):
+            raise ConfigError(
+                "A lossless model keeps text as its backbone has it: it needs fusion 'sum' and text routed "
+                f"to 'text', got fusion {self.fusion!r} and text to {self.routing['text']!r}."
+            )
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether text rows read the backbone alone, whose weights no stage may move (method.md, 14)."""
+        return self.extra_experts is not None and self.extra_experts.is_lossless
 
     @classmethod
     def tiny(cls, *, fusion: Fusion = "sum") -> "DeepTalkConfig":
@@ -64,6 +80,7 @@ class DeepTalkConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for config.json."""
         experts = self.audio_experts
+        extra = {} if self.extra_experts is None else {"extra_experts": self.extra_experts.to_dict()}
         return {
             "encoder": self.encoder.to_dict(),
             "adapter": self.adapter.to_dict(),
@@ -73,13 +90,14 @@ class DeepTalkConfig:
             "fusion": self.fusion,
             "audio_experts": None if experts is None else [list(layer) for layer in experts],
             "routing": dict(self.routing),
+            **extra,
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DeepTalkConfig":
         """Read what ``to_dict`` wrote; a missing or unfitting key is a `ConfigError`."""
         try:
-            experts = values["audio_experts"]
+            experts, extra = values["audio_experts"], values.get("extra_experts")
             return cls(
                 encoder=EncoderConfig.from_dict(values["encoder"]),
                 adapter=AdapterConfig.from_dict(values["adapter"]),
@@ -89,6 +107,7 @@ class DeepTalkConfig:
                 fusion=values["fusion"],
                 audio_experts=None if experts is None else tuple(tuple(layer) for layer in experts),
                 routing=dict(values["routing"]),
+                extra_experts=None if extra is None else ExtraExperts.from_dict(extra),
             )
         except KeyError as error:
             raise ConfigError(f"The config lacks the key {error}.") from error

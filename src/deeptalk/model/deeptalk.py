@@ -12,6 +12,7 @@ from torch import nn
 from deeptalk.audio.log_mel import MelSpec
 from deeptalk.backbone import Backbone, BackboneOutput, RouterMask, RouterOutput, open_backbone
 from deeptalk.backbone.banks import fuse_experts, split_experts
+from deeptalk.backbone.extra import ExtraExperts, add_extra_experts
 from deeptalk.errors import ConfigError
 from deeptalk.model.adapter import Adapter
 from deeptalk.model.alignment import AlignmentHeads
@@ -21,6 +22,7 @@ from deeptalk.model.encoder import SpeechEncoder
 from deeptalk.model.heads import Heads, StreamLogits
 from deeptalk.shapes import Bool, Float, Int, Tensor
 from deeptalk.streams import Batch, StreamLayout
+from deeptalk.streams.modality import is_audio
 from deeptalk.streams.text import TextCodec
 
 
@@ -54,6 +56,8 @@ class DeepTalk(nn.Module):
         self.adapter = Adapter(config.adapter)
         self.backbone = backbone or open_backbone(dict(config.backbone))
         self._check_parts()
+        if config.extra_experts is not None:
+            add_extra_experts(self.backbone, config.extra_experts)
         width = config.adapter.out_width
         self.embedding = StreamEmbedding(config.layout, width=width, fusion=config.fusion)
         self.heads = Heads(config.layout, width=width)
@@ -105,7 +109,13 @@ class DeepTalk(nn.Module):
         groups: Int[Tensor, "B T"] | None = None,
         collect: bool = False,
     ) -> BackboneOutput:
-        """The states below the heads, for a loss that needs logits at a few positions only."""
+        """The states below the heads, for a loss that needs logits at a few positions only.
+
+        Of a lossless model, audio positions may choose copies, by kind and row alone where no groups are
+        given.
+        """
+        if groups is None and self.config.is_lossless:
+            groups = is_audio(batch.kind, batch.row).long()
         x = self.embed(batch.grid, speech=self._speech_of(batch), speech_at=batch.speech_at)
         return self.backbone(x, mask=batch.mask, groups=groups, router_mask=router_mask, collect=collect)
 
@@ -148,7 +158,10 @@ class DeepTalk(nn.Module):
         """Divide the experts into a text and an audio bank, by ``is_audio`` or as the config says, in place.
 
         The partition is kept in ``config``. Parameters become new objects: make the optimizer afterwards.
+        Extra experts stand in a bank of their own from the start, so that nothing is left to do.
         """
+        if is_audio is None and self.config.extra_experts is not None:
+            return
         if is_audio is None:
             is_audio = self.is_audio()
         experts = tuple(tuple(layer.nonzero().flatten().tolist()) for layer in is_audio)
@@ -159,13 +172,32 @@ class DeepTalk(nn.Module):
         """Undo ``split`` in place: stock experts in stock order; the config keeps the partition."""
         fuse_experts(self.backbone)
 
+    def add_experts(self, extra: ExtraExperts) -> None:
+        """Copy experts beside the backbone's own, in place; they are the audio experts from now on.
+
+        It is done once: the config says so, and copies come back from disk as they were trained. Raises
+        `ConfigError` where that has been, or the experts are divided. Make the optimizer afterwards.
+        """
+        if self.config.extra_experts is not None or self.config.audio_experts is not None:
+            raise ConfigError(
+                "This model has its audio experts already; copies are made once, after stage 1."
+            )
+        routing = {"text": "text", "audio": "all"} if extra.is_lossless else self.config.routing
+        config = replace(self.config, extra_experts=extra, routing=routing)
+        add_extra_experts(self.backbone, extra)
+        self.config = config
+
     def is_audio(self) -> Bool[Tensor, "L E"]:
         """Which experts of each layer are the config's audio experts."""
         shape = self.backbone.layers
-        given = self.config.audio_experts
-        if given is None:
+        given, extra = self.config.audio_experts, self.config.extra_experts
+        if given is None and extra is None:
             raise ConfigError("This model's experts are not divided yet; make a partition first.")
         table = torch.zeros(shape.num_moe_layers, shape.num_experts, dtype=torch.bool)
+        if extra is not None:
+            table[:, -extra.num_experts :] = True
+            return table
+        assert given is not None
         if len(given) != len(table) or not all(0 <= e < shape.num_experts for layer in given for e in layer):
             raise ConfigError(
                 f"audio_experts must name experts 0 to {shape.num_experts - 1} of {len(table)} layers."

@@ -38,7 +38,7 @@ def write_folder(
 
     config.json leaves first and comes last, so that an interrupted save is no checkpoint at all.
     """
-    stored = {name: _as_stored(name, tensor, dtype) for name, tensor in tensors.items()}
+    stored = {name: as_stored(name, tensor, dtype) for name, tensor in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
         new = Path(unfinished)
@@ -169,7 +169,8 @@ def _compare(
         raise CheckpointError(f"{path} doesn't fit its {CONFIG}: tensors {'; '.join(faults)}.")
 
 
-def _as_stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def as_stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor as it is written; `CheckpointError` where it holds what ``dtype`` can't."""
     stored = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
     if not bool(stored.isfinite().all()):
         raise CheckpointError(

@@ -8,18 +8,33 @@ from typing import Any
 import torch
 from torch import nn
 
+from deeptalk.backbone import Backbone, open_backbone
 from deeptalk.backbone.banks import fused_state_dict, load_fused_state_dict
+from deeptalk.backbone.extra import is_extra_name
+from deeptalk.backbone.stock import quiet, save_stock, stock_hash
 from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.model.encoder import EncoderConfig, SpeechEncoder
-from deeptalk.model.folder import CONFIG, TOKENIZER, check_tensors, read_config, read_tensors, write_folder
+from deeptalk.model.folder import (
+    CONFIG,
+    TOKENIZER,
+    as_stored,
+    check_tensors,
+    read_config,
+    read_tensors,
+    write_folder,
+)
 from deeptalk.shapes import Tensor
 from deeptalk.streams.text import TextTokenizer
 
 MODEL_TYPE, ENCODER_TYPE = "deeptalk", "deeptalk_encoder"
 PACKAGED = ("pocket",)
+STOCK = "backbone"
+"""The subfolder in which a lossless model keeps its backbone, as it was before any stage of speech."""
+
 _BACKBONE = "backbone."
+_STOCK_HASH = "backbone_hash"
 
 
 def load(
@@ -53,11 +68,15 @@ def load(
             f"{config.layout.vocab_size} rows."
         )
     expected, shared = _stored_tensors(outline)
-    check_tensors(folder, expected=expected)
+    stock, delta = _parted(expected)
+    check_tensors(folder, expected=delta if config.is_lossless else expected)
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are all replaced
-        model = DeepTalk(config, tokenizer=tokenizer)
+        backbone = _open_stock(folder, settings, stock, dtype) if config.is_lossless else None
+        model = DeepTalk(config, backbone=backbone, tokenizer=tokenizer)
     _cast(model, dtype)
     stored = read_tensors(folder, dtype=dtype)
+    if config.is_lossless:
+        stored |= _parted(_stored_tensors(model)[0])[0]
     _put(model, stored | {name: stored[source] for name, source in shared.items()})
     if split:
         model.split()
@@ -74,14 +93,25 @@ def save(
 ) -> None:
     """Write a model's folder; experts are stored in stock order whether or not they are split.
 
-    ``provenance`` says where the weights come from (recipe, commit, data); files of other names stay.
+    A lossless model is its backbone, untouched in a subfolder of its own, and the rest, which names the
+    backbone's hash. ``provenance`` says where the weights come from (recipe, commit, data); files of other
+    names stay.
     """
+    folder = Path(folder)
     if not Path(tokenizer_path).is_file():
         raise CheckpointError(f"{tokenizer_path} is missing: a model is saved with its {TOKENIZER}.")
+    config = {"model_type": MODEL_TYPE, "architectures": ["DeepTalk"], **model.config.to_dict()}
+    tensors, _ = _stored_tensors(model)
+    if model.config.is_lossless:
+        stock, tensors = _parted(tensors)
+        own = {name.removeprefix(_BACKBONE): as_stored(name, t, dtype) for name, t in stock.items()}
+        (folder / CONFIG).unlink(missing_ok=True)
+        save_stock(model.backbone, folder / STOCK, tensors=own)
+        config[_STOCK_HASH] = stock_hash(folder / STOCK)
     write_folder(
-        Path(folder),
-        config={"model_type": MODEL_TYPE, "architectures": ["DeepTalk"], **model.config.to_dict()},
-        tensors=_stored_tensors(model)[0],
+        folder,
+        config=config,
+        tensors=tensors,
         dtype=dtype,
         provenance=provenance,
         copies={TOKENIZER: Path(tokenizer_path)},
@@ -151,6 +181,30 @@ def _stored_tensors(model: DeepTalk) -> tuple[dict[str, Tensor], dict[str, str]]
             shared[_BACKBONE + name] = _BACKBONE + first
             del state[_BACKBONE + name]
     return state, shared
+
+
+def _parted(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of the stock backbone, and what a lossless model adds to it."""
+    stock = {n: t for n, t in tensors.items() if n.startswith(_BACKBONE) and not is_extra_name(n)}
+    return stock, {name: tensor for name, tensor in tensors.items() if name not in stock}
+
+
+def _open_stock(
+    folder: Path, settings: Mapping[str, Any], expected: Mapping[str, Tensor], dtype: torch.dtype
+) -> Backbone:
+    """The backbone beside a lossless model's own tensors; it must be the one that these were trained with."""
+    own, wanted = folder / STOCK, settings.get(_STOCK_HASH)
+    if not (own / CONFIG).is_file():
+        raise CheckpointError(f"{own} is missing: the backbone of hash {wanted} belongs there.")
+    found = stock_hash(own)
+    if found != wanted:
+        raise CheckpointError(f"{own} has the hash {found}, but {folder} was trained with {wanted}.")
+    with quiet():
+        backbone = open_backbone(own, dtype=dtype)
+    shapes = {_BACKBONE + name: t.shape for name, t in fused_state_dict(backbone).items()}
+    if any(shapes.get(name) != tensor.shape for name, tensor in expected.items()):
+        raise CheckpointError(f"{own} has another shape than {folder / CONFIG} says.")
+    return backbone
 
 
 def _cast(module: nn.Module, dtype: torch.dtype) -> None:

@@ -5,6 +5,8 @@ Both follow from position and row, never from values; router mask, load class an
 
 from enum import IntEnum
 
+from deeptalk.shapes import Bool, Int, Tensor
+
 PAD_KIND = -1
 """The kind of a padded position of a batch."""
 
@@ -23,3 +25,9 @@ class Row(IntEnum):
 
     TEXT = 0
     SPEECH = 1
+
+
+def is_audio(kind: Int[Tensor, "B T"], row: Int[Tensor, "B"]) -> Bool[Tensor, "B T"]:
+    """Whether a position is speech: speech that comes in, and the answer of a speech row from p0 on."""
+    is_spoken_answer = (kind == Kind.ANSWER) & (row == Row.SPEECH).unsqueeze(-1)
+    return (kind == Kind.SPEECH) | is_spoken_answer

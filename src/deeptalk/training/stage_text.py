@@ -7,9 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging as hf_logging
-
 from deeptalk.backbone import Backbone, open_backbone
+from deeptalk.backbone.stock import save_stock
 from deeptalk.data.dataset import DialogueBatches, load_source
 from deeptalk.data.library import AnswerLibrary, ClipLibrary
 from deeptalk.data.tasks import TaskContext
@@ -54,7 +53,7 @@ class TextStage:
 
     def save(self, folder: Path, provenance: Mapping[str, Any]) -> None:
         """A stock checkpoint of `transformers`, with tokenizer and streams beside it."""
-        _save_quietly(self.model, folder)
+        save_stock(self.model, folder)
         shutil.copyfile(self.tokenizer_path, folder / TOKENIZER)
         (folder / LAYOUT).write_text(json.dumps(self.part.layout.to_dict(), indent=1))
 
@@ -89,14 +88,3 @@ def read_layout(folder: Path) -> StreamLayout:
         return StreamLayout.from_dict(json.loads((folder / LAYOUT).read_text()))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} holds no readable {LAYOUT} ({error}).") from error
-
-
-def _save_quietly(model: Backbone, folder: Path) -> None:
-    """The stock way to save, which would draw a progress bar."""
-    draws = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()
-    try:
-        model.model.save_pretrained(folder)
-    finally:
-        if draws:
-            hf_logging.enable_progress_bar()
