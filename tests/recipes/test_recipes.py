@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from deeptalk.backbone import open_backbone
+from deeptalk.backbone.extra import ExtraExperts
 from deeptalk.codec import PocketCodec
 from deeptalk.experts import Routing
 from deeptalk.model.config import DeepTalkConfig
@@ -17,6 +18,7 @@ from deeptalk.model.encoder import EncoderConfig, SpeechEncoder
 from deeptalk.recipes import PIPELINE, POCKET_PIPELINE, RECIPES
 from deeptalk.recipes.pocket import POCKET_BACKBONE, POCKET_JOINT, POCKET_LAYOUT, POCKET_TRIALS
 from deeptalk.recipes.preference import POCKET_PREFERENCE
+from deeptalk.recipes.variants import POCKET_VARIANTS
 from deeptalk.training.ctc import EncoderForCtc
 from deeptalk.training.parts import CodecPart, DialoguePart, EncoderPart, TextPart
 from deeptalk.training.recipe import Recipe
@@ -80,6 +82,9 @@ def test_the_papers_stages_train_what_method_says(model: DeepTalk, index: int, t
 
 @pytest.mark.parametrize("recipe", DIALOGUE, ids=lambda recipe: recipe.name)
 def test_the_encoder_never_trains_with_the_dialogue_model(model: DeepTalk, recipe: Recipe):
+    if any("extra" in pattern or "stock" in pattern for pattern in recipe.trains):
+        model = DeepTalk(DeepTalkConfig.tiny())
+        model.add_experts(ExtraExperts(sources=((0, 1, 2), (3, 4, 5))))
     if getattr(recipe.objective, "alignment", None) is not None:
         model = deepcopy(model)
         model.learn_alignment(word_layer=1, phone_layer=2, num_phones=4, phones_per_frame=2)
@@ -101,8 +106,13 @@ def test_pretraining_builds_and_trains_everything(recipe: Recipe):
 
 @pytest.mark.parametrize(
     "pipeline",
-    [PIPELINE, (*POCKET_PIPELINE, *POCKET_TRIALS), (*POCKET_PIPELINE, POCKET_PREFERENCE)],
-    ids=["paper", "pocket", "pocket-preference"],
+    [
+        PIPELINE,
+        (*POCKET_PIPELINE, *POCKET_TRIALS),
+        (*POCKET_PIPELINE, POCKET_PREFERENCE),
+        (*POCKET_PIPELINE, *POCKET_VARIANTS),
+    ],
+    ids=["paper", "pocket", "pocket-preference", "pocket-variants"],
 )
 def test_stages_start_from_earlier_ones(pipeline: tuple[Recipe, ...]):
     before: set[str] = set()
@@ -114,7 +124,8 @@ def test_stages_start_from_earlier_ones(pipeline: tuple[Recipe, ...]):
 
 
 def test_every_recipe_has_its_name_and_its_section():
-    assert len(RECIPES) == len(PIPELINE) + len(POCKET_PIPELINE) + len(POCKET_TRIALS) + 1
+    others = len(POCKET_TRIALS) + len(POCKET_VARIANTS) + 1
+    assert len(RECIPES) == len(PIPELINE) + len(POCKET_PIPELINE) + others
     assert all(RECIPES[name].name == name and RECIPES[name].paper for name in RECIPES)
 
 

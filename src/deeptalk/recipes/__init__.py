@@ -6,12 +6,14 @@ from deeptalk.recipes.joint import JOINT
 from deeptalk.recipes.pocket import POCKET_PIPELINE, POCKET_TRIALS
 from deeptalk.recipes.preference import POCKET_PREFERENCE
 from deeptalk.recipes.text_experts import TEXT_EXPERTS
+from deeptalk.recipes.variants import POCKET_VARIANTS
 from deeptalk.training.recipe import Recipe
 
 PIPELINE = (ALIGN, AUDIO_EXPERTS, TEXT_EXPERTS, JOINT)
 
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (*PIPELINE, *POCKET_PIPELINE, *POCKET_TRIALS, POCKET_PREFERENCE)
+    recipe.name: recipe
+    for recipe in (*PIPELINE, *POCKET_PIPELINE, *POCKET_TRIALS, POCKET_PREFERENCE, *POCKET_VARIANTS)
 }
 
 __all__ = ["PIPELINE", "POCKET_PIPELINE", "RECIPES", "Recipe"]

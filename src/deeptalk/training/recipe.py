@@ -48,6 +48,25 @@ class AtRandom:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Copies:
+    """Copies of the experts that `of` chooses serve audio, and nothing of the backbone ever moves.
+
+    Under `overlay` a copy stands in for its original, under `union` it competes with it (method.md,
+    section 14).
+    """
+
+    of: ByLoad | AtRandom
+    speech_routing: Literal["overlay", "union"] = "overlay"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Appended:
+    """Copies of the experts `sources` of every layer are open to all tokens (MoExtend, method.md, 13)."""
+
+    sources: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """One stage of training.
 
@@ -79,7 +98,7 @@ class Recipe:
     batch_size: int
     model: Any = None
     starts_from: tuple[str, ...] = ()
-    partition: ByLoad | AtRandom | None = None
+    partition: ByLoad | AtRandom | Copies | Appended | None = None
     routing: Routing | None = None
     schedule: Cosine = field(default_factory=Cosine)
     accumulate: int = 1

@@ -39,8 +39,8 @@ from deeptalk.model.weights import load, load_encoder, save
 from deeptalk.shapes import Bool, Tensor
 from deeptalk.streams import StreamLayout
 from deeptalk.streams.text import TextTokenizer
-from deeptalk.training.objective import Objective
 from deeptalk.training.lossless import TextOfTextRows, check_frozen
+from deeptalk.training.objective import Objective
 from deeptalk.training.parts import DialoguePart
 from deeptalk.training.recipe import Appended, AtRandom, ByLoad, Copies, Recipe, Source
 from deeptalk.training.stage import Places, SizedBatches
@@ -76,6 +76,8 @@ class DialogueStage:
         prepare_caches(recipe, places, model=self.model, codec_folder=self.codec_folder)
         self.context = self._context()
         self._divide_experts()
+        if self.model.config.is_lossless:
+            check_frozen(self.model, recipe)
         self.objective = self._bound_objective()
         self._add_heads()
 
@@ -128,17 +130,14 @@ class DialogueStage:
         )
 
     def _divide_experts(self) -> None:
-        """Sort the experts into banks, or leave all but the audio experts out."""
+        """Sort the experts into banks, copy some beside them, or leave all but the audio experts out."""
         if self.model.backbone.kept is not None:
             return
         how = self.recipe.partition
         if isinstance(how, Copies | Appended):
             self.model.add_experts(self._extra_experts(how))
-        if self.model.config.is_lossless:
-            check_frozen(self.model, self.recipe)
-        if self.model.config.extra_experts is not None:
             return
-        if isinstance(how, ByLoad | AtRandom):
+        if how is not None:
             is_audio = self._partition(how).is_audio
         elif self.model.config.audio_experts is not None:
             is_audio = self.model.is_audio()
