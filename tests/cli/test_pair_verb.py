@@ -32,7 +32,8 @@ def root(tmp_path: Path, model_folder: Path) -> Path:
     tokenizer = json.loads((model / "tokenizer.json").read_text())
     tokenizer["decoder"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     (model / "tokenizer.json").write_text(json.dumps(tokenizer))
-    lines = [json.dumps({"id": str(number), "text": text}) + "\n" for number, text in enumerate(TEXTS)]
+    texts = (*TEXTS, TEXTS[0])
+    lines = [json.dumps({"id": str(number), "text": text}) + "\n" for number, text in enumerate(texts)]
     (tmp_path / "prompts.jsonl").write_text("".join(lines))
     return tmp_path
 
@@ -73,6 +74,7 @@ def test_pairs_are_made_and_learnt_from(root: Path, given: tuple[object, ...]):
     assert (report["num_prompts"], report["num_pairs"], report["discarded"]) == (3, 3, {})
     assert (report["mean_frames_win"], report["mean_frames_lose"]) == (4.0, 5.0)
     assert (report["pairs"], report["length_drift"], report["is_drifting"]) == (str(out), None, False)
+    assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == list(TEXTS)
     table = run(*given, "--out", out, "--before", out).stdout
     assert "3 pairs of 3 prompts" in table
     assert "change of length" in table
@@ -141,7 +143,9 @@ def asked() -> SimpleNamespace:
         (("--recogniser", "whisper", "--whisper", "nowhere"), "no Whisper model"),
         (("--set", "min_gab=1"), "did you mean 'min_gap'?"),
         (("--set", "instruction=paraphrase", "--set", "reference=target"), "take reference=own"),
-        (("--skip", "9"), "no prompts"),
+        (("--set", "temperature=-1"), "temperature"),
+        (("--set", "max_frames=0"), "max_frames"),
+        (("--skip", "3"), "no prompts"),
         (("--before", "nowhere.jsonl"), "there is no report beside it"),
         (("--model", "nowhere"), "no model 'nowhere'"),
     ],

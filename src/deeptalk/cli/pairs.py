@@ -60,15 +60,15 @@ def pairs(
 ) -> None:
     """Make pairs of spoken answers for preference training.
 
-    Each text is said several times in the model's own words; what is understood best is paired with what is
-    understood worst. A run that is interrupted goes on where it was.
+    Each text is said several times, as the model words it; what is understood best is paired with what is
+    understood worst. A text that PROMPTS repeat is one prompt. An interrupted run goes on where it was.
     """
     from dataclasses import asdict
 
     from deeptalk.cli.opening import open_model
     from deeptalk.cli.output import print_json
     from deeptalk.cli.progress import bars
-    from deeptalk.data.manifest import read_manifest
+    from deeptalk.data.manifest import Record, read_manifest
     from deeptalk.evaluation.pair_builder import PairBuilder, build_pairs, read_report
     from deeptalk.evaluation.pairs import MOST_DRIFT, PairSettings, length_drift
     from deeptalk.training.interruption import Interruption
@@ -76,7 +76,10 @@ def pairs(
 
     chosen = override(PairSettings(), *(settings or []))
     content = read_manifest(prompts, kind="sentence")
-    records = content.records[skip:][:limit]
+    by_text: dict[str, Record] = {}
+    for record in content.records:
+        by_text.setdefault(record["text"], record)
+    records = list(by_text.values())[skip:][:limit]
     if not records:
         raise DataError(f"{prompts}: no prompts; left out: {dict(content.rejects)}, skipped: {skip}.")
     earlier = None if before is None else read_report(before)

@@ -65,6 +65,10 @@ class PairBuilder:
         self.mode = f"speaker:{self.speaker}" if self.speaker else "answer"
         self._layout, self._tokenizer = loaded.model.layout, loaded.model.tokenizer
         self._layout.mode_id(self.mode)
+        self._options = DecodingOptions(
+            codec=Sampling(temperature=self.settings.temperature, top_k=self.settings.top_k),
+            limits=Limits(max_frames=self.settings.max_frames, max_text_tokens=self.settings.max_text_tokens),
+        )
         self._model_hash = model_hash(loaded.model)
 
     @property
@@ -105,7 +109,7 @@ class PairBuilder:
 
     def sample(self, records: Sequence[Record]) -> list[list[Generated]]:
         """Several answers to each record, of one text, each by a seed of its own."""
-        settings = self.settings
+        count = self.settings.num_samples
         prompts = [
             encode_prompt(
                 [Turn(role="user", text=self._prompt_of(record))],
@@ -114,15 +118,11 @@ class PairBuilder:
                 mode=self.mode,
             )
             for record in records
-            for _ in range(settings.num_samples)
+            for _ in range(count)
         ]
-        options = DecodingOptions(
-            codec=Sampling(temperature=settings.temperature, top_k=settings.top_k),
-            limits=Limits(max_frames=settings.max_frames, max_text_tokens=settings.max_text_tokens),
-        )
-        seeds = [_seed(settings.seed, r["id"], k) for r in records for k in range(settings.num_samples)]
-        found = self.loaded.engine.generate(prompts, options=options, seeds=seeds)
-        return [found[at : at + settings.num_samples] for at in range(0, len(found), settings.num_samples)]
+        seeds = [_seed(self.settings.seed, record["id"], k) for record in records for k in range(count)]
+        found = self.loaded.engine.generate(prompts, options=self._options, seeds=seeds)
+        return [found[at : at + count] for at in range(0, len(found), count)]
 
     def _prompt_of(self, record: Record) -> str:
         return INSTRUCTIONS[self.settings.instruction].format(text=record["text"])
