@@ -15,7 +15,15 @@ from deeptalk.experts import (
     read_partition,
     write_partition,
 )
-from deeptalk.experts.partition import audio_score, describe, halves_overlap, text_load_of_audio
+from deeptalk.experts.partition import (
+    Round,
+    audio_score,
+    describe,
+    halves_overlap,
+    partition_at_random,
+    read_rounds,
+    text_load_of_audio,
+)
 
 Make = Callable[..., ExpertLoad]
 
@@ -97,6 +105,33 @@ def test_what_text_gives_up(answer_load: Make) -> None:
     assert report["overlap"]["rate/all"] == 1.0
     assert "rate/input" not in report["overlap"]
     assert set(report["overlap_of_normalisations"]) >= {"rate-share", "max-mass"}
+    assert report["input_audio_experts"] is None
+
+
+def test_the_choice_by_input_is_told_beside_that_of_all_positions(answer_load: Make) -> None:
+    load = answer_load(AUDIO, TEXT, num_tokens=10)
+    load.count[0, :, 2], load.count[1, :, 1] = (
+        torch.tensor([0, 0, 0, 0, 10, 10]),
+        torch.tensor([10, 10, 0, 0, 0, 0]),
+    )
+    load.num_tokens[0, :, 2] = load.num_tokens[1, :, 1] = 10
+    chosen = partition_by_load(load, num_audio_experts=2, positions="answer")
+    assert chosen.audio_experts == ((0, 1),)
+    assert describe(load, chosen, "answer")["input_audio_experts"] == ((4, 5),)
+
+
+def test_partitions_of_different_backbones_have_no_overlap() -> None:
+    sizes = {"num_layers": 5, "num_audio_experts": 8, "experts_per_token": 4}
+    one, other = (random_partition(0, num_experts=number, **sizes) for number in (32, 16))
+    with pytest.raises(ConfigError, match="different backbones"):
+        one.overlap(other)
+
+
+def test_a_random_partition_fits_the_backbone_of_its_load(answer_load: Make) -> None:
+    load = answer_load(AUDIO, TEXT, num_tokens=10)
+    drawn = partition_at_random(3, load, num_audio_experts=2)
+    sizes = {"num_layers": 1, "num_experts": 6, "num_audio_experts": 2, "experts_per_token": 2}
+    assert torch.equal(drawn.is_audio, random_partition(3, **sizes).is_audio)
 
 
 def test_write_and_read(answer_load: Make, tmp_path: Path) -> None:
@@ -113,6 +148,21 @@ def test_write_and_read(answer_load: Make, tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"audio_experts": [[0, 1]]', '"audio_experts": [[1, 3]]'))
     with pytest.raises(DataError, match="was changed"):
         read_partition(path)
+
+
+def test_rounds_are_kept_in_the_file(answer_load: Make, tmp_path: Path) -> None:
+    partition = partition_by_load(answer_load(AUDIO, TEXT, num_tokens=10), num_audio_experts=2)
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    write_partition(first, partition, options={}, provenance={})
+    assert read_rounds(first) == (Round(hash=partition.hash, overlap=None),)
+    write_partition(second, partition, options={}, provenance={}, before=read_rounds(first), overlap=1.0)
+    assert [one.overlap for one in read_rounds(second)] == [None, 1.0]
+    lines = [line for line in first.read_text().splitlines() if not line.startswith('  "rounds"')]
+    first.write_text("\n".join(lines).replace('"provenance": {},', '"provenance": {}'))
+    assert len(read_rounds(first)) == 1  # a file from before there were rounds
+    second.write_text(second.read_text().replace('"overlap": 1.0', '"over": 1.0'))
+    with pytest.raises(DataError, match="damaged rounds"):
+        read_rounds(second)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ multiplied by their expert's weight. With more, a mixture of k experts remains.
 Exact because a masked logit gives weight zero and gradient zero, and the softmax over what is left is the
 masked softmax; only the order of sums differs. Routers, a few ten-thousandths of a layer, stay whole: each
 family's own rule (groups, biases, scaling) decides as in the full model and in its numbering. Shared experts
-stay beside it as the stock block has them, since the stage freezes them and a common tensor would be trained
-as a whole.
+stay beside it as the stock block has them: the stage freezes them, a common tensor would be trained as a
+whole, and joining them in every step copies all weights and takes gradients that nobody needs.
 
 Axes: k experts that a layer keeps, I their width; the others as in `deeptalk.shapes`.
 """

@@ -1,27 +1,53 @@
-"""The paper's load figure: how often each expert of each layer serves audio, text, and audio alone."""
+"""The paper's load figures: how often each expert serves audio, text, and audio alone."""
 
 from pathlib import Path
+from typing import Any
 
 from deeptalk.errors import ConfigError
 from deeptalk.experts import ExpertLoad
 from deeptalk.experts.partition import audio_score
 
 
+def check_figure(path: Path) -> None:
+    """Refuse a figure that couldn't be drawn, before anything is measured for it; raises `ConfigError`."""
+    kinds = _new_figure().canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".") not in kinds:
+        raise ConfigError(f"{path} names no kind of figure; end it in one of .{', .'.join(sorted(kinds))}.")
+
+
 def draw_load(load: ExpertLoad, path: Path) -> None:
-    """Draw a load as three maps of layer by expert, in the kind of file that the suffix names."""
+    """Draw a load in the kind of file that the suffix names; raises `ConfigError` as `check_figure` does."""
+    check_figure(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    load_figure(load).savefig(path, dpi=120)
+
+
+def load_figure(load: ExpertLoad) -> Any:
+    """Bars of audio and text for the first, the middle and the last layer, and below them maps of all layers.
+
+    The maps are of the rates of audio and of text, and of the score by which experts are chosen.
+    """
+    rates = load.normalised("rate")
+    num_layers, num_experts = rates.shape[1:]
+    height = 1 + 0.35 * num_layers
+    figure = _new_figure(figsize=(14, 4 + height), layout="constrained")
+    bars, images = figure.subplots(2, 3, height_ratios=(3, height))
+    for place, layer in zip(bars, (0, num_layers // 2, num_layers - 1), strict=True):
+        for shift, name, values in ((-0.2, "audio", rates[0, layer]), (0.2, "text", rates[1, layer])):
+            place.bar([expert + shift for expert in range(num_experts)], values.tolist(), 0.4, label=name)
+        place.set(title=f"layer {layer}", xlabel="expert", ylabel="choices per token", ylim=(0, None))
+        place.legend()
+    maps = {"audio": rates[0], "text": rates[1], "score: audio (1 - text)": audio_score(rates)}
+    for place, (title, values) in zip(images, maps.items(), strict=True):
+        image = place.imshow(values.numpy(), aspect="auto", cmap="viridis", vmin=0)
+        place.set(title=title, xlabel="expert", ylabel="layer")
+        figure.colorbar(image, ax=place)
+    return figure
+
+
+def _new_figure(**options: Any) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError("drawing needs matplotlib: pip install 'deeptalk[plots]'.") from error
-    rates = load.normalised("rate")
-    maps = {"audio": rates[0], "text": rates[1], "score: audio (1 - text)": audio_score(rates)}
-    figure = Figure(figsize=(12, 1 + 0.35 * rates.shape[1]), layout="constrained")
-    for place, (title, values) in zip(figure.subplots(1, 3), maps.items(), strict=True):
-        image = place.imshow(values.numpy(), aspect="auto", cmap="viridis", vmin=0)
-        place.set(title=title, xlabel="expert", ylabel="layer")
-        figure.colorbar(image, ax=place)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.savefig(path, dpi=120)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return Figure(**options)

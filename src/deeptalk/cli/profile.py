@@ -36,7 +36,8 @@ def profile(
     ] = 2_048,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Which samples are drawn.")] = 0,
     figure: Annotated[
-        Path | None, typer.Option("--figure", metavar="F.png", help="Draw the loads, as the paper does.")
+        Path | None,
+        typer.Option("--figure", metavar="F.png", help="Draw the loads: bars of three layers, maps of all."),
     ] = None,
     model: Model = "pocket",
     json: Json = False,
@@ -48,24 +49,28 @@ def profile(
     from itertools import islice
 
     from deeptalk.cli.batches import open_batches
-    from deeptalk.cli.figure import draw_load
+    from deeptalk.cli.figure import check_figure, draw_load
     from deeptalk.cli.opening import open_model
     from deeptalk.cli.output import print_json
     from deeptalk.experts import profile_load, write_load
+    from deeptalk.experts.provenance import measured_on
 
+    if figure is not None:
+        check_figure(figure)
     opened = open_model(model).model
+    sources = [[_source(part) for part in parts] for parts in (audio, text)]
     streams = [
-        open_batches(opened, [_source(part) for part in parts], data=data, num_positions=positions, seed=seed)
-        for parts in (audio, text)
+        open_batches(opened, given, data=data, num_positions=positions, seed=seed) for given in sources
     ]
     load = profile_load(opened, *(islice(stream, batches) for stream in streams))
     note = {"model": model, "audio": audio, "text": text, "batches": batches, "seed": seed}
+    note |= measured_on(opened, data=data, manifests=(s.manifest for given in sources for s in given))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_load(out, load, provenance=note)
     if figure is not None:
         draw_load(load, figure)
     if json:
-        print_json({"load": str(out), "rate": load.normalised("rate").tolist()})
+        print_json({"load": str(out), "rate": load.normalised("rate").tolist(), **note})
     else:
         _print_layers(load)
 

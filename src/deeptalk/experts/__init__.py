@@ -9,13 +9,16 @@ from deeptalk.experts.partition import (
     read_partition,
     write_partition,
 )
+from deeptalk.experts.rounds import PartitionRound, partition_in_rounds
 
 __all__ = [
     "ExpertLoad",
     "ExpertPartition",
+    "PartitionRound",
     "Routing",
     "groups_of",
     "partition_by_load",
+    "partition_in_rounds",
     "profile_load",
     "random_partition",
     "read_load",

@@ -177,6 +177,12 @@ def read_load(path: Path) -> ExpertLoad:
     return ExpertLoad.from_dict(figures)
 
 
+def read_provenance(path: Path) -> dict[str, Any]:
+    """What a file of `write_load` says of its model and data; raises `DataError` if it isn't one."""
+    read_load(path)
+    return dict(json.loads(path.read_text()).get("provenance") or {})
+
+
 def _count_set(
     model: ProfiledModel, batches: Iterable[DialogueBatch]
 ) -> tuple[Int[Tensor, "2 L 4 E"], Float[Tensor, "2 L 4 E"], Int[Tensor, "2 L 4"]]:

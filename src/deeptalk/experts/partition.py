@@ -3,7 +3,8 @@
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
@@ -52,9 +53,29 @@ class ExpertPartition:
         return hashlib.sha256(json.dumps(self.audio_experts).encode()).hexdigest()[:12]
 
     def overlap(self, other: "ExpertPartition") -> float:
-        """The mean part of this partition's audio experts that the other one has too."""
+        """The mean part of this partition's audio experts that the other one has too.
+
+        Raises:
+            ConfigError: the other one is of another backbone.
+        """
+        if other.is_audio.shape != self.is_audio.shape:
+            raise ConfigError(
+                f"partitions of {tuple(self.is_audio.shape)} and {tuple(other.is_audio.shape)} layers and "
+                "experts can't be compared; they are of different backbones."
+            )
         shared = (self.is_audio & other.is_audio).sum(dim=-1) / self.is_audio.sum(dim=-1)
         return float(shared.mean())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """One of several rounds of choosing and training, as it is saved: a partition's hash and its overlap.
+
+    The overlap is the part of the audio experts that the round before had too; None in the first.
+    """
+
+    hash: str
+    overlap: float | None
 
 
 def audio_score(load: Float[Tensor, "2 L E"]) -> Float[Tensor, "L E"]:
@@ -93,6 +114,17 @@ def random_partition(
     return _from_score(lots, num_audio_experts, experts_per_token)
 
 
+def partition_at_random(seed: int, load: ExpertLoad, *, num_audio_experts: int) -> ExpertPartition:
+    """`random_partition` of the backbone that a load was measured on."""
+    return random_partition(
+        seed,
+        num_layers=load.count.shape[1],
+        num_experts=load.count.shape[-1],
+        num_audio_experts=num_audio_experts,
+        experts_per_token=_experts_per_token(load),
+    )
+
+
 def halves_overlap(
     load: ExpertLoad, num_audio_experts: int, normalisation: Normalisation, positions: Positions
 ) -> float | None:
@@ -112,8 +144,17 @@ def text_load_of_audio(
     return text.masked_fill(~partition.is_audio, 0.0).sum(dim=-1)
 
 
-def describe(load: ExpertLoad, partition: ExpertPartition, positions: Positions = "all") -> dict[str, Any]:
-    """What to know about a partition: text's loss, and how other choices of measure would have decided."""
+def describe(
+    load: ExpertLoad,
+    partition: ExpertPartition,
+    positions: Positions = "all",
+    normalisation: Normalisation = "rate",
+) -> dict[str, Any]:
+    """What to know about a partition: text's loss, and how other choices of measure would have decided.
+
+    ``input_audio_experts`` is the choice by input positions alone: after stage 1 spoken answers are still
+    untrained, and their load says less.
+    """
     number = int(partition.is_audio[0].sum())
     others = {
         f"{kind}/{place}": _by_score(load, number, kind, place)
@@ -124,6 +165,9 @@ def describe(load: ExpertLoad, partition: ExpertPartition, positions: Positions 
     return {
         "text_load_of_audio_experts": _rounded(text_load_of_audio(load, partition, positions)),
         "gate_sum": _rounded(load.gate_sum),
+        "input_audio_experts": _by_score(load, number, normalisation, "input").audio_experts
+        if _is_measured(load, "input")
+        else None,
         "overlap": {name: round(partition.overlap(other), 4) for name, other in others.items()},
         "overlap_of_normalisations": {
             f"{one}-{two}": round(others[f"{one}/{positions}"].overlap(others[f"{two}/{positions}"]), 4)
@@ -142,11 +186,13 @@ def write_partition(
     options: dict[str, Any],
     provenance: dict[str, Any],
     load: ExpertLoad | None = None,
+    before: Sequence[Round] = (),
+    overlap: float | None = None,
 ) -> None:
     """Save a partition as readable JSON, with all counts and what they say where a load is given.
 
     ``options`` are the settings that made it (for a random one, its seed); ``provenance`` names data and
-    model with their hashes.
+    model with their hashes; ``before`` are earlier rounds, ``overlap`` that with the last of them.
     """
     saved = {
         "format_version": 1,
@@ -156,12 +202,29 @@ def write_partition(
         "hash": partition.hash,
         "options": options,
         "provenance": provenance,
+        "rounds": [asdict(one) for one in (*before, Round(hash=partition.hash, overlap=overlap))],
     }
     if load is not None:
-        saved["report"] = describe(load, partition, options.get("positions", "all"))
+        saved["report"] = describe(
+            load, partition, options.get("positions", "all"), options.get("normalisation", "rate")
+        )
         saved["load"] = load.to_dict()
     lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in saved.items())
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read_rounds(path: Path) -> tuple[Round, ...]:
+    """The rounds that led to a partition of `write_partition`, its own last.
+
+    Raises:
+        DataError: the file isn't one, or was changed.
+    """
+    partition = read_partition(path)
+    try:
+        rounds = json.loads(path.read_text()).get("rounds") or [{"hash": partition.hash, "overlap": None}]
+        return tuple(Round(**one) for one in rounds)
+    except (TypeError, AttributeError) as error:
+        raise DataError(f"{path} has damaged rounds ({error}); make it with `deeptalk partition`.") from error
 
 
 def read_partition(path: Path) -> ExpertPartition:
@@ -186,10 +249,14 @@ def read_partition(path: Path) -> ExpertPartition:
 def _by_score(
     load: ExpertLoad, num_audio_experts: int, normalisation: Normalisation, positions: Positions
 ) -> ExpertPartition:
-    experts_per_token = round(float(load.count.sum() / load.num_tokens.sum()))
+    experts_per_token = _experts_per_token(load)
     _check_number(num_audio_experts, load.count.shape[-1], experts_per_token)
     score = audio_score(load.normalised(normalisation, positions))
     return _from_score(score, num_audio_experts, experts_per_token)
+
+
+def _experts_per_token(load: ExpertLoad) -> int:
+    return round(float(load.count.sum() / load.num_tokens.sum()))
 
 
 def _from_score(score: Tensor, num_audio_experts: int, experts_per_token: int) -> ExpertPartition:

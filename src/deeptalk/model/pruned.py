@@ -28,7 +28,7 @@ def load_pruned(name_or_path: str | Path, kept: Bool[Tensor, "L E"]) -> DeepTalk
 
     Raises:
         CheckpointError: the folder is incomplete, damaged, unsafe or of another format.
-        ConfigError: ``kept`` is the partition of another backbone.
+        ConfigError: ``kept`` is the partition of another backbone, or the model has copies of experts.
     """
     folder = model_folder(name_or_path)
     settings = read_config(folder, model_type=MODEL_TYPE)
@@ -36,6 +36,8 @@ def load_pruned(name_or_path: str | Path, kept: Bool[Tensor, "L E"]) -> DeepTalk
         config = DeepTalkConfig.from_dict(settings)
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
+    if config.extra_experts is not None:
+        raise ConfigError(f"{folder} has copies of experts beside its own; no expert of it can be left out.")
     backbone = open_pruned(config.backbone, weight_files(folder), kept, prefix=_BACKBONE)
     experts = tuple(tuple(layer.nonzero().flatten().tolist()) for layer in kept)
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are all replaced

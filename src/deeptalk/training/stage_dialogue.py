@@ -31,6 +31,7 @@ from deeptalk.experts import (
     write_load,
     write_partition,
 )
+from deeptalk.experts.provenance import measured_on
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.model.folder import TOKENIZER
@@ -134,6 +135,11 @@ class DialogueStage:
         if self.model.backbone.kept is not None:
             return
         how = self.recipe.partition
+        if how is not None and self.model.config.extra_experts is not None:
+            raise ConfigError(
+                f"recipe {self.recipe.name!r} has a partition, but the model it starts from has copies of "
+                "experts already; copies are made once, so take the partition out."
+            )
         if isinstance(how, Copies | Appended):
             self.model.add_experts(self._extra_experts(how))
             return
@@ -163,7 +169,9 @@ class DialogueStage:
         if path.is_file():
             return read_partition(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        sources = (*how.audio, *how.text) if isinstance(how, ByLoad) else ()
         note = {"recipe": self.recipe.name, "starts_from": list(self.recipe.starts_from)}
+        note |= measured_on(self.model, data=self.places.data, manifests=(s.manifest for s in sources))
         measured = None
         if isinstance(how, AtRandom):
             partition = self._random_partition(how)
@@ -282,7 +290,8 @@ def _assemble(recipe: Recipe, part: DialoguePart, places: Places) -> tuple[DeepT
 
 
 def _check_dense(recipe: Recipe) -> None:
-    if recipe.routing != Routing(text="audio", audio="audio") or isinstance(recipe.model, DialoguePart):
+    is_audio_only = recipe.routing == Routing(text="audio", audio="audio")
+    if not is_audio_only or isinstance(recipe.model or recipe.partition, DialoguePart | Copies | Appended):
         raise ConfigError(
             f"recipe {recipe.name!r} uses more than audio experts; only stage 2.1 trains without the others."
         )
