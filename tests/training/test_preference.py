@@ -1,6 +1,7 @@
 """Preferences between spoken answers: the loss by hand, and each defect of the released code as a test."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -345,6 +346,13 @@ def test_the_hash_is_that_of_the_weights(start: Path):
             assert model_hash(model) != known
             parameter.view(-1)[0] = old
     assert model_hash(model) == known
+
+
+def test_a_model_that_limits_its_experts_is_refused(start: Path, tmp_path: Path):
+    config = json.loads((start / "config.json").read_text())
+    (start / "config.json").write_text(json.dumps(config | {"routing": {"text": "text", "audio": "all"}}))
+    with pytest.raises(ConfigError, match="whose every token may use every expert"):
+        run(RECIPES["pocket-preference"].tiny(), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from deeptalk.evaluation.pocket import sound_of
 from deeptalk.evaluation.recognisers import Recogniser
 from deeptalk.model.identity import model_hash
 from deeptalk.streams import Turn, encode_prompt
-from deeptalk.training.preference import reference_log_probs
+from deeptalk.training.preference import check_experts, reference_log_probs
 
 Entry = dict[str, Any]
 """What became of a prompt, as `summarise` takes it."""
@@ -57,9 +57,11 @@ class PairBuilder:
         *,
         voice: str | None = None,
     ) -> None:
-        """`voice` is one of the model's, its first by default; `ConfigError` where it has no such voice."""
+        """`voice` is one of the model's, its first by default; `ConfigError` where it has no such voice, or
+        limits who may use which expert."""
         if loaded.model.tokenizer is None:
             raise ConfigError("the model has no tokenizer; load it from its folder.")
+        check_experts(loaded.model)
         self.loaded, self.recogniser, self.settings = loaded, recogniser, settings or PairSettings()
         self.speaker = voice or next(iter(loaded.voices), None)
         self.mode = f"speaker:{self.speaker}" if self.speaker else "answer"

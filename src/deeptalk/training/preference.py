@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deeptalk.data.preference import PreferenceBatch
 from deeptalk.errors import ConfigError
+from deeptalk.experts import Routing
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.shapes import Float, Int
 from deeptalk.streams.layout import IGNORE, TEXT
@@ -106,13 +107,24 @@ class Preference:
             "frames_lose": frames[1],
         }
         return {
-            name: Measure(total=float(values.sum()), count=float(len(values)))
+            name: Measure(total=float(values.detach().sum()), count=float(len(values)))
             for name, values in figures.items()
         }
 
     def _rewards(self, log_prob: Float[Tensor, "2 B"], batch: PreferenceBatch) -> Float[Tensor, "2 B"]:
         gain = log_prob - batch.ref_log_prob
         return self.beta * (gain / _num_codes(batch) if self.length_norm == "per_token" else gain)
+
+
+def check_experts(model: DeepTalk) -> None:
+    """Refuse a model that limits who may use which expert: it would be scored otherwise than it decodes."""
+    routing = Routing(**model.config.routing)  # pyright: ignore[reportArgumentType]  # checked by the class
+    if not routing.is_free or model.config.extra_experts is not None:
+        raise ConfigError(
+            "pairs are made and learnt from by models whose every token may use every expert; this one has "
+            f"routing {dict(model.config.routing)}"
+            + ("." if model.config.extra_experts is None else " and extra experts.")
+        )
 
 
 def joint_log_probs(

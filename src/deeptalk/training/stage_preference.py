@@ -12,6 +12,7 @@ from deeptalk.model.identity import model_hash
 from deeptalk.model.weights import load
 from deeptalk.streams.text import TextTokenizer
 from deeptalk.training.objective import Objective
+from deeptalk.training.preference import check_experts
 from deeptalk.training.recipe import Recipe
 from deeptalk.training.stage import Places
 from deeptalk.training.stage_dialogue import CODEC, save_speaking
@@ -37,6 +38,7 @@ class PreferenceStage:
         self.recipe = recipe
         self.start = places.need(recipe.starts_from[0])
         self.model = load(self.start)
+        check_experts(self.model)
         self._tokenizer = TextTokenizer(self.start / TOKENIZER)
         reference = Reference(model=model_hash(self.model), precision=recipe.precision)
         self._training, self._held_out = (
