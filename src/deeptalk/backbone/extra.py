@@ -124,15 +124,13 @@ class ExtraRouter(nn.Module):
         return logits, weights, experts
 
     def _choose(self, hidden: Tensor, stock: Decision, allowed: Tensor | None) -> Decision:
-        candidates = stock if self.base is None else self.base(hidden)
+        logits, weights, experts = stock if self.base is None else self.base(hidden)
         if self.rows is not None:
-            candidates = (self._with_rows(hidden, candidates[0]), *candidates[1:])
-        is_open = torch.ones_like(candidates[0], dtype=torch.bool)
-        if allowed is not None:
-            is_open = allowed[:, self.place]
+            logits = self._with_rows(hidden, logits)
+        is_open = torch.ones_like(logits, dtype=torch.bool) if allowed is None else allowed[:, self.place]
         if self.rows is not None or not bool(is_open.all()):  # else the copied router's choice, to the bit
-            candidates = mask_selection(self.base, candidates, is_open, self.rule)
-        logits, weights, experts = candidates
+            native = (logits, weights, experts)
+            logits, weights, experts = mask_selection(self.base, native, is_open, self.rule)
         wide = logits.new_full((len(logits), stock[0].shape[-1] + self.num_extra), float("-inf"))
         return wide.index_copy(1, self.place, logits), weights, self.place[experts]
 

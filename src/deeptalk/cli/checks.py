@@ -102,7 +102,7 @@ def _experts(loaded: LoadedModel) -> Finding:
     size = (
         f"{shape.num_moe_layers} layers of {shape.num_experts} experts, {shape.experts_per_token} per token"
     )
-    if model.config.audio_experts is None:
+    if model.config.audio_experts is None and model.config.extra_experts is None:
         return Finding(name="experts", state="ok", detail=f"{size}, not divided")
     try:
         counts = model.is_audio().sum(dim=1).tolist()
