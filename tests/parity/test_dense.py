@@ -196,6 +196,18 @@ def test_training_goes_back_into_the_full_checkpoint(name: str, number: int, che
     torch.testing.assert_close(loss(reopened, kept), loss(pruned, kept))
 
 
+def test_experts_left_out_keep_every_bit_beside_a_narrower_backbone(checkpoint) -> None:
+    full = tiny("olmoe")
+    kept = some_experts(full, 3)
+    settings, files = checkpoint(full)
+    narrow = open_pruned(settings, files, kept, prefix="x.", dtype=torch.bfloat16)
+    merged, before = merged_state_dict(narrow, files, prefix="x."), fused_state_dict(full)
+    for block, members in zip(full.block_names, kept, strict=True):
+        one, other = (state[f"{block}.experts.down_proj"] for state in (merged, before))
+        assert torch.equal(one[~members], other[~members])
+        assert torch.equal(one[members], other[members].bfloat16().float())
+
+
 def test_tied_tables_stand_in_the_file_once(checkpoint) -> None:
     full = open_backbone(CONFIGS["qwen3_moe"] | {"tie_word_embeddings": True})
     kept = some_experts(full, 3)

@@ -130,7 +130,8 @@ def merged_state_dict(backbone: Backbone, files: Iterable[Path], *, prefix: str 
     """The full checkpoint under stock names: a pruned backbone, and the experts it left out from ``files``.
 
     Of stacked experts and routers the rows of kept experts are the backbone's and all others those of the
-    files, bit for bit; the files are the ones it was opened from.
+    files, bit for bit; the files are the ones it was opened from. A stack is of a dtype that holds both, other
+    tensors have the backbone's.
 
     Raises:
         CheckpointError: the backbone isn't pruned, or the files are those of another one.
@@ -145,10 +146,11 @@ def merged_state_dict(backbone: Backbone, files: Iterable[Path], *, prefix: str 
         for place in places:
             state[place.name] = place.tensor
             if place.rows is not None:
-                full = stored.read(prefix + place.name, None).to(place.tensor)
-                rows = torch.tensor(place.rows, device=full.device)
+                rows = torch.tensor(place.rows, device=place.tensor.device)
                 part = place.tensor if place.is_cut else place.tensor[rows]
-                state[place.name] = full.index_copy(0, rows, part)
+                full = stored.read(prefix + place.name, None).to(part.device)
+                both = torch.promote_types(full.dtype, part.dtype)
+                state[place.name] = full.to(both).index_copy(0, rows, part.to(both))
     return state
 
 
