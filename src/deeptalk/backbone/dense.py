@@ -130,8 +130,8 @@ def merged_state_dict(backbone: Backbone, files: Iterable[Path], *, prefix: str 
     """The full checkpoint under stock names: a pruned backbone, and the experts it left out from ``files``.
 
     Of stacked experts and routers the rows of kept experts are the backbone's and all others those of the
-    files, bit for bit; the files are the ones it was opened from. A stack is of a dtype that holds both, other
-    tensors have the backbone's.
+    files, bit for bit; the files are the ones it was opened from. These tensors are of a dtype that holds
+    both, the others of the backbone's.
 
     Raises:
         CheckpointError: the backbone isn't pruned, or the files are those of another one.
