@@ -1,4 +1,6 @@
 import dataclasses
+import json
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from deeptalk.recipes.joint import JOINT
 from deeptalk.training.objective import Term
 from deeptalk.training.optim import AdamW
 from deeptalk.training.override import override
-from deeptalk.training.recipe import Recipe
+from deeptalk.training.recipe import Recipe, Source
 from deeptalk.training.schedule import Cosine
 from deeptalk.training.supervised import Supervised
 from deeptalk.training.trainable import freeze_all_but
@@ -53,6 +55,40 @@ def test_hash_follows_what_changes_weights_and_nothing_else():
     assert JOINT.hash != dataclasses.replace(JOINT, seed=1).hash
     assert JOINT.hash != override(JOINT, "optim.lr=1e-5").hash
     assert len({recipe.hash for recipe in RECIPES.values()}) == len(RECIPES)
+
+
+def stored(recipe: Recipe, *without: str) -> dict[str, Any]:
+    """A recipe as it was written down before some of its dotted fields existed."""
+    values = json.loads(json.dumps(recipe.to_dict()))
+    for path in without:
+        *parents, name = path.split(".")
+        inside = values
+        for parent in parents:
+            inside = inside[int(parent) if isinstance(inside, list) else parent]
+        del inside[name]
+    return values
+
+
+def test_values_from_before_a_field_with_a_default_are_the_same_recipe():
+    codec = RECIPES["pocket-codec"]
+    assert codec.makes_the_same_as(stored(codec))
+    assert codec.makes_the_same_as(stored(codec, "model.codec.look_ahead_frames", "optim.eps", "precision"))
+    assert codec.makes_the_same_as(stored(codec, "model.codec.quantiser"))
+    assert codec.makes_the_same_as(stored(codec) | {"eval_every": 7, "paper": "none"})
+    assert JOINT.makes_the_same_as(stored(override(JOINT, "eval_every=3"), "objective.alignment"))
+    source = dataclasses.replace(JOINT, mixture=(Source(manifest="m", task="asr"),))
+    assert source.makes_the_same_as(stored(source, "mixture.0.weight"))
+
+
+def test_values_that_differ_are_another_recipe():
+    ahead, aligned = RECIPES["pocket-codec-ahead"], RECIPES["pocket-joint-aligned"]
+    assert not ahead.makes_the_same_as(stored(ahead, "model.codec.look_ahead_frames"))  # 1, not the default
+    assert not aligned.makes_the_same_as(stored(aligned, "objective.alignment"))
+    assert not aligned.makes_the_same_as(stored(aligned, "objective.alignment.phone_weight"))
+    assert not aligned.makes_the_same_as(stored(aligned, "mixture.3.manifest"))  # it has no default
+    assert not aligned.makes_the_same_as(stored(aligned) | {"dropped": 1})
+    assert not aligned.makes_the_same_as(stored(aligned) | {"mixture": stored(aligned)["mixture"][:-1]})
+    assert not JOINT.makes_the_same_as(stored(override(JOINT, "optim.lr=1e-5")))
 
 
 def test_to_dict_names_the_kind_of_every_part():

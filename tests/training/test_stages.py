@@ -17,7 +17,7 @@ from deeptalk.recipes import RECIPES
 from deeptalk.training.metrics import read_metrics
 from deeptalk.training.override import override
 from deeptalk.training.recipe import AtRandom, Recipe
-from deeptalk.training.run import open_stage, run_stage
+from deeptalk.training.run import is_finished, open_stage, run_stage
 from deeptalk.training.stage import Places
 
 STAGES = ("pocket-align", "pocket-audio-experts", "pocket-text-experts", "pocket-joint")
@@ -98,6 +98,19 @@ def test_a_finished_recipe_yields_nothing_and_another_of_its_name_is_refused(
     assert list(run_stage(recipe, root=root, data=data)) == []
     with pytest.raises(ConfigError, match="another recipe"):
         list(run_stage(override(recipe, "seed=1"), root=root, data=data))
+
+
+def test_a_result_from_before_a_setting_existed_is_finished(root: Path):
+    places = Places(root=root, data=root)
+    recipe = dataclasses.replace(RECIPES["pocket-text"], num_steps=None, epochs=2)
+    values = dataclasses.replace(recipe, num_steps=7, epochs=None).to_dict()
+    del values["max_bad_steps"]
+    note = places.result(recipe.name) / "recipe.json"
+    note.parent.mkdir(parents=True)
+    note.write_text(json.dumps({"recipe": values, "asked_hash": "of then", "asked_epochs": 2}))
+    assert is_finished(recipe, places)
+    with pytest.raises(ConfigError, match="another recipe"):
+        is_finished(dataclasses.replace(recipe, epochs=3), places)
 
 
 def test_an_interrupted_stage_ends_as_if_it_had_not_been(root: Path, data: Path, tmp_path: Path):

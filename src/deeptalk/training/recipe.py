@@ -152,16 +152,44 @@ class Recipe:
     @property
     def hash(self) -> str:
         """Twelve hex digits that change with anything that changes the weights."""
-        values = self.to_dict()
-        for harmless in ("eval_every", "eval_batches", "save_every", "paper", "evaluation"):
-            values.pop(harmless)
+        values = _effective(self.to_dict())
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+    def makes_the_same_as(self, stored: Mapping[str, Any]) -> bool:
+        """Whether values of `to_dict`, maybe older than some field with a default, give the same weights."""
+        return _effective(_filled(stored, self)) == _effective(self.to_dict())
+
+
+def _effective(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes the weights."""
+    harmless = ("eval_every", "eval_batches", "save_every", "paper", "evaluation")
+    return {name: value for name, value in values.items() if name not in harmless}
+
+
+def _filled(stored: Any, like: Any) -> Any:
+    """Plain values with the defaults of the settings that the classes of `like` have gained since."""
+    if isinstance(like, (tuple, list)) and isinstance(stored, list) and len(stored) == len(like):
+        return [_filled(*pair) for pair in zip(stored, like, strict=True)]
+    if not dataclasses.is_dataclass(like) or not isinstance(stored, Mapping):
+        return stored
+    filled = dict(stored)
+    for setting in _settings(like):
+        if setting.name in stored:
+            filled[setting.name] = _filled(stored[setting.name], getattr(like, setting.name))
+        elif setting.default is not dataclasses.MISSING:
+            filled[setting.name] = _plain(setting.default)
+        elif setting.default_factory is not dataclasses.MISSING:
+            filled[setting.name] = _plain(setting.default_factory())
+    return filled
+
+
+def _settings(value: Any) -> list[dataclasses.Field[Any]]:
+    return [setting for setting in dataclasses.fields(value) if setting.metadata.get("setting", True)]
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        settings = [f.name for f in dataclasses.fields(value) if f.metadata.get("setting", True)]
-        fields = {name: _plain(getattr(value, name)) for name in settings}
+        fields = {setting.name: _plain(getattr(value, setting.name)) for setting in _settings(value)}
         return {"kind": type(value).__name__, **fields}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

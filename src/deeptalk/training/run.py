@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,11 @@ def run_stage(
         num_batches = batches.num_batches_per_epoch() * (recipe.epochs or 1)
         recipe = dataclasses.replace(recipe, num_steps=max(1, num_batches // recipe.accumulate), epochs=None)
     note = provenance(dataclasses.replace(recipe, accumulate=asked.accumulate), places)
-    note |= {"asked_hash": asked.hash, "num_processes": accelerator.num_processes}
+    note |= {
+        "asked_hash": asked.hash,
+        "asked_epochs": asked.epochs,
+        "num_processes": accelerator.num_processes,
+    }
     metrics = _open_metrics(folder) if accelerator.is_main_process else None
     held_out = stage.held_out()
     for report in train(
@@ -149,7 +153,7 @@ def _compile(model: nn.Module) -> None:
 
 
 def is_finished(recipe: Recipe, places: Places) -> bool:
-    """Whether this very recipe has left its result.
+    """Whether this very recipe has left its result, maybe before it had all the settings it has today.
 
     Raises:
         ConfigError: another recipe of the same name has.
@@ -157,13 +161,25 @@ def is_finished(recipe: Recipe, places: Places) -> bool:
     note = places.result(recipe.name) / RECIPE
     if not note.is_file():
         return False
-    found = json.loads(note.read_text())["asked_hash"]
-    if found != recipe.hash:
+    found = json.loads(note.read_text())
+    if found["asked_hash"] != recipe.hash and not recipe.makes_the_same_as(_asked(found)):
         raise ConfigError(
-            f"{note.parent} was made by another recipe {recipe.name!r} (hash {found}, this one "
+            f"{note.parent} was made by another recipe {recipe.name!r} (hash {found['asked_hash']}, this one "
             f"{recipe.hash}); remove the folder, or train without resuming."
         )
     return True
+
+
+def _asked(note: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values of the recipe that was asked for, before its epochs were counted in steps."""
+    epochs = note.get("asked_epochs")
+    return note["recipe"] if epochs is None else {**note["recipe"], "epochs": epochs, "num_steps": None}
+
+
+def _asked(note: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values of the recipe that was asked for, before its epochs were counted in steps."""
+    epochs = note.get("asked_epochs")
+    return note["recipe"] if epochs is None else {**note["recipe"], "epochs": epochs, "num_steps": None}
 
 
 def provenance(recipe: Recipe, places: Places) -> dict[str, Any]:
