@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from deeptalk.codec import PocketCodec, SineCodec, SnacCodec, load_codec, save_codec
 from deeptalk.codec.losses import log_mel_error
@@ -113,10 +114,47 @@ def test_missing_and_damaged_folders_are_refused(tiny_pocket, tmp_path):
         ({"decoder_width": 32}, "shape"),
         ({"decoder_layers": 2}, "missing"),
         ({"kernel": 4}, "kernel"),
+        ({"hops_per_latent": -1}, "hops_per_latent must be at least 1, got -1"),
+        ({"encoder_width": 0}, "encoder_width must be at least 1, got 0"),
+        ({"decoder_width": -1}, "decoder_width must be at least 1, got -1"),
+        ({"fine_width": 0}, "fine_width must be at least 1, got 0"),
+        ({"quantiser": {"width": -1}}, r"config\.json: .*-1"),
+        ({"vocoder": {"hop": "many"}}, r"config\.json: "),
     ],
 )
 def test_foreign_configurations_are_refused(tiny_pocket, tmp_path, change, complaint):
     save_codec(tiny_pocket, tmp_path)
     write(tmp_path, {**read(tmp_path), **change})
-    with pytest.raises(CheckpointError, match=complaint):
+    with pytest.raises(CheckpointError, match=complaint) as caught:
         load_codec(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_without_a_version_is_refused(tiny_pocket, tmp_path):
+    save_codec(tiny_pocket, tmp_path)
+    write(tmp_path, {key: value for key, value in read(tmp_path).items() if key != "format_version"})
+    with pytest.raises(CheckpointError, match="format None is not 1"):
+        load_codec(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1])
+def test_weights_that_are_no_finite_floats_are_refused(tiny_pocket, tmp_path, bad):
+    save_codec(tiny_pocket, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["decoder.enter.bias"] = torch.full_like(
+        tensors["decoder.enter.bias"], bad, dtype=torch.tensor(bad).dtype
+    )
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"decoder\.enter\.bias holds NaN, infinity or"):
+        load_codec(tmp_path)
+
+
+def test_weights_too_large_for_their_type_are_not_written(tiny_pocket, tmp_path):
+    codec = copy.deepcopy(tiny_pocket)
+    with torch.no_grad():
+        codec.decoder.enter.bias[0] = 1e6
+    with pytest.raises(CheckpointError, match=r"decoder\.enter\.bias can't be stored as torch\.float16"):
+        save_codec(codec, tmp_path / "codec", dtype=torch.float16)
+    assert not (tmp_path / "codec").exists()
+    save_codec(codec, tmp_path / "codec")
+    assert load_codec(tmp_path / "codec").decoder.enter.bias[0] == 1e6  # pyright: ignore[reportAttributeAccessIssue]

@@ -155,6 +155,11 @@ def edit_tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]
     save_file(tensors, folder / "model.safetensors")
 
 
+def edit_backbone(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    edit_config(folder, backbone=config["backbone"] | changes)
+
+
 def truncate(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -184,9 +189,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edit_config(f, backbone={"model_type": "deepseek_v2", "auto_map": {}}),
         "auto_map",
     ),
+    "code deep inside": (
+        lambda f: edit_backbone(f, rope_parameters={"more": [{"auto_map": {"AutoModel": "x.Y"}}]}),
+        "auto_map",
+    ),
     "version": (lambda f: edit_config(f, format_version=2), "format version 2, this program reads 1"),
     "foreign": (lambda f: edit_config(f, model_type="llama"), "model_type 'llama'"),
     "fusion": (lambda f: edit_config(f, fusion="max"), r"config\.json: fusion must be one of"),
+    "routing to nowhere": (lambda f: edit_config(f, routing={"text": "foo", "audio": "all"}), "'foo'"),
+    "routing of nobody": (lambda f: edit_config(f, routing={}), r"routing must give .* got \{\}"),
+    "routing a word": (lambda f: edit_config(f, routing="foo"), r"config\.json: "),
     "key of wrong type": (lambda f: edit_config(f, mel=3), r"config\.json: "),
     "backbone of another family": (
         lambda f: edit_config(f, backbone={"model_type": "gpt2"}),
@@ -194,9 +206,20 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "sizes beyond all memory": (
         lambda f: edit_config(
-            f, backbone={"model_type": "deepseek_v2", "vocab_size": 300, "hidden_size": 32}
+            f,
+            backbone={
+                "model_type": "deepseek_v2",
+                "vocab_size": 300,
+                "hidden_size": 32,
+                "num_experts_per_tok": 2,
+            },
         ),
         r"model\.safetensors doesn't fit its config\.json",
+    ),
+    "negative size": (lambda f: edit_backbone(f, hidden_size=-4), r"config\.json: .*-4"),
+    "more experts than there are": (
+        lambda f: edit_backbone(f, num_experts_per_tok=99),
+        r"config\.json: a token must use 1 to 8 experts, got 99",
     ),
     "partition": (lambda f: edit_config(f, audio_experts=[[1], [99]]), "audio_experts must name"),
     "shape": (
@@ -226,6 +249,7 @@ def test_damaged_or_foreign_folder_is_refused(folder: Path, damage: str) -> None
     with pytest.raises(CheckpointError, match=reason) as caught:
         load(folder)
     assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_path_that_is_no_model_is_refused(tmp_path: Path, folder: Path) -> None:

@@ -55,8 +55,10 @@ class PocketCodecConfig:
     def __post_init__(self) -> None:
         if self.kernel < 3 or self.kernel % 2 == 0:
             raise ConfigError(f"kernel must be an odd number from 3 up, got {self.kernel}.")
-        if min(self.encoder_layers, self.decoder_layers, self.fine_layers) < 1:
-            raise ConfigError("encoder_layers, decoder_layers and fine_layers must be at least 1.")
+        sizes = ("hops_per_latent", "encoder_width", "encoder_layers", "decoder_width", "decoder_layers")
+        for name in (*sizes, "fine_width", "fine_layers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.look_ahead_frames < 0:
             raise ConfigError(f"look_ahead_frames must be at least 0, got {self.look_ahead_frames}.")
 

@@ -23,15 +23,15 @@ TRAINING_ONLY = ("usage", "sums", "seeds")
 
 
 def save_codec(codec: Codec, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
-    """Write a codec for ``load_codec``; ``dtype`` narrows the stored weights (they load as float32)."""
+    """Write a codec for ``load_codec``; ``dtype`` narrows the stored weights (they load as float32).
+
+    Raises ``CheckpointError`` for weights that ``dtype`` can't hold; nothing is written then.
+    """
     folder = Path(folder)
     config, tensors = _described(codec)
+    stored = {name: _as_stored(name, tensor, dtype) for name, tensor in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    if tensors:
-        stored = {
-            name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
-            for name, tensor in tensors.items()
-        }
+    if stored:
         _replace(folder / "model.safetensors", save(stored, metadata={"format": "pt"}))
     text = json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2)
     _replace(folder / "config.json", (text + "\n").encode())
@@ -45,23 +45,30 @@ def load_codec(folder: str | Path) -> Codec:
     """
     folder = Path(folder)
     given = _read_config(folder)
-    kind = given.pop("codec", "snac" if "encoder_rates" in given else None)
-    version = given.pop("format_version", FORMAT_VERSION)
+    if "codec" not in given and "encoder_rates" in given:  # SNAC's own layout, which has no version
+        given |= {"codec": "snac", "format_version": FORMAT_VERSION}
+    kind, version = given.pop("codec", None), given.pop("format_version", None)
+    if kind not in ("pocket", "snac", "sine"):
+        raise CheckpointError(f"{folder}/config.json: codec must be pocket, snac or sine, got {kind!r}.")
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{folder}: codec format {version!r} is not {FORMAT_VERSION}; save the codec again."
+            f"{folder}/config.json: codec format {version!r} is not {FORMAT_VERSION}; save the codec again."
         )
     try:
-        if kind == "sine":
-            return SineCodec(**given)
-        if kind == "pocket":
-            return _filled(PocketCodec(_from_dict(PocketCodecConfig, given)), folder)
-        if kind == "snac":
-            options = {key: given.pop(key) for key in ("has_noise", "look_ahead_frames") if key in given}
-            return _filled(SnacCodec(_from_dict(SnacConfig, given), **options), folder)
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{folder}/config.json: {error}") from error
-    raise CheckpointError(f"{folder}/config.json: codec must be pocket, snac or sine, got {kind!r}.")
+        codec = _built(kind, given)
+    except Exception as error:  # sizes that make no sense run into errors of many kinds
+        raise CheckpointError(f"{folder}/config.json: {' '.join(str(error).split())}") from error
+    return codec if isinstance(codec, SineCodec) else _filled(codec, folder)
+
+
+def _as_stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A tensor as it is written."""
+    stored = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+    if not bool(stored.isfinite().all()):
+        raise CheckpointError(
+            f"{name} can't be stored as {stored.dtype}: it holds NaN, infinity or too large numbers."
+        )
+    return stored
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -98,6 +105,16 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return given
 
 
+def _built(kind: str, given: dict[str, Any]) -> SineCodec | PocketCodec | SnacCodec:
+    """A codec of these settings, its weights yet to be read."""
+    if kind == "sine":
+        return SineCodec(**given)
+    if kind == "pocket":
+        return PocketCodec(_from_dict(PocketCodecConfig, given))
+    options = {key: given.pop(key) for key in ("has_noise", "look_ahead_frames") if key in given}
+    return SnacCodec(_from_dict(SnacConfig, given), **options)
+
+
 def _from_dict(kind: type, given: dict[str, Any]) -> Any:
     """A configuration from JSON: nested ones by declared type, lists as tuples, unknown keys refused."""
     types = typing.get_type_hints(kind)
@@ -126,6 +143,9 @@ def _filled(codec: PocketCodec | SnacCodec, folder: Path) -> PocketCodec | SnacC
                 f"{folder}: {name} has shape {tuple(tensor.shape)}, its configuration wants "
                 f"{tuple(expected[name].shape)}."
             )
+        is_number = tensor.is_floating_point() == expected[name].is_floating_point()
+        if not is_number or not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{folder}: {name} holds NaN, infinity or numbers of another kind.")
     module.load_state_dict(tensors, strict=False)
     for part in module.modules():
         if isinstance(part, Codebook):

@@ -12,6 +12,9 @@ from deeptalk.model.embedding import Fusion
 from deeptalk.model.encoder import EncoderConfig
 from deeptalk.streams.layout import StreamLayout
 
+ROUTES = ("all", "text", "audio")
+"""The experts that the rows of a modality may use."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeepTalkConfig:
@@ -50,6 +53,10 @@ class DeepTalkConfig:
         if self.encoder.mode == "chunked" and self.mel.reference != "fixed":
             raise ConfigError(
                 "An encoder of mode chunked needs mel.reference 'fixed': it can't know a clip's end."
+            )
+        if set(self.routing) != {"text", "audio"} or any(r not in ROUTES for r in self.routing.values()):
+            raise ConfigError(
+                f"routing must give text and audio one of {', '.join(ROUTES)} each, got {dict(self.routing)}."
             )
         if self.extra_experts is not None and self.audio_experts is not None:
             raise ConfigError("A model has audio_experts or extra_experts, not both.")

@@ -69,8 +69,7 @@ def read_config(folder: Path, *, model_type: str) -> dict[str, Any]:
         raise CheckpointError(f"{folder} is not a folder; give one with {CONFIG} and {WEIGHTS}.")
     path = folder / CONFIG
     settings = read_json(path)
-    parts = [settings, *(value for value in settings.values() if isinstance(value, dict))]
-    if any("auto_map" in part for part in parts):
+    if _asks_to_run_code(settings):
         raise CheckpointError(f"{path} asks to run code of its own (auto_map); such models are not opened.")
     if settings.get("model_type") != model_type:
         given = settings.get("model_type")
@@ -177,6 +176,13 @@ def as_stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
             f"{name} can't be stored as {dtype}: it holds NaN, infinity or too large numbers."
         )
     return stored
+
+
+def _asks_to_run_code(settings: Any) -> bool:
+    """Whether a setting, however deep, names classes of the checkpoint's own."""
+    if isinstance(settings, dict):
+        return "auto_map" in settings or any(map(_asks_to_run_code, settings.values()))
+    return isinstance(settings, list) and any(map(_asks_to_run_code, settings))
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

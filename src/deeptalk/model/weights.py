@@ -56,12 +56,9 @@ def load(
     tokenizer = TextTokenizer(folder / TOKENIZER)
     try:
         config = DeepTalkConfig.from_dict(settings)
-        with torch.device("meta"):  # no memory is taken until config and tensors agree
-            outline = DeepTalk(config)
-        if config.audio_experts is not None:
-            outline.is_audio()  # the partition must fit the backbone
-    except ConfigError as error:
-        raise CheckpointError(f"{folder / CONFIG}: {error}") from error
+        outline = _outline(config)
+    except Exception as error:  # sizes that make no sense run into errors of many kinds
+        raise CheckpointError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from error
     if tokenizer.vocab_size > config.layout.vocab_size:
         raise CheckpointError(
             f"{folder / TOKENIZER} has {tokenizer.vocab_size} ids, the model's text table "
@@ -165,6 +162,20 @@ def model_folder(name_or_path: str | Path) -> Path:
             f"There is no model {str(name_or_path)!r}; give {', '.join(PACKAGED)} or the folder of a model."
         )
     return folder
+
+
+def _outline(config: DeepTalkConfig) -> DeepTalk:
+    """The model without its numbers: no memory is taken until config and tensors agree."""
+    with torch.device("meta"):
+        outline = DeepTalk(config)
+    if config.audio_experts is not None:
+        outline.is_audio()  # the partition must fit the backbone
+    shape, extra = outline.backbone.layers, config.extra_experts
+    num_stock = shape.num_experts - (0 if extra is None else extra.num_experts)
+    chosen: Any = shape.experts_per_token
+    if not isinstance(chosen, int) or not 1 <= chosen <= num_stock:
+        raise ConfigError(f"a token must use 1 to {num_stock} experts, got {chosen}.")
+    return outline
 
 
 def _stored_tensors(model: DeepTalk) -> tuple[dict[str, Tensor], dict[str, str]]:
