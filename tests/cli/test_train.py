@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner
 
 from deeptalk.cli import app
+from deeptalk.training.interruption import Interruption
 
 
 def run(*arguments: object, code: int = 0):
@@ -50,6 +51,27 @@ def test_settings_change_the_recipe(root):
     note = json.loads((root / "pocket-text" / "model" / "recipe.json").read_text())
     assert note["recipe"]["optim"]["lr"] == 1e-5
     assert "another recipe" in run(*given, "--resume", code=2).stderr
+
+
+class Interrupted(Interruption):
+    """Ctrl-C in the first step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requested = True
+
+
+def test_an_interrupted_run_is_deleted_only_when_asked(root, monkeypatch):
+    given = ("train", "pocket-text", "--tiny", "--root", root, "--json")
+    monkeypatch.setattr("deeptalk.training.loop.Interruption", Interrupted)
+    line = json.loads(run(*given, code=130).stdout)
+    assert (line["step"], line["is_interrupted"]) == (1, True)
+    monkeypatch.undo()
+    stderr = run(*given, code=2).stderr
+    assert "interrupted after step 1" in stderr
+    assert len(stderr.splitlines()) == 1
+    assert "give one of them" in run(*given, "--resume", "--anew", code=2).stderr
+    assert json.loads(run(*given, "--anew").stdout)["step"] == 2
 
 
 @pytest.mark.parametrize(

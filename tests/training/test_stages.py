@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from deeptalk.codec import PocketCodec, PocketCodecConfig, SineCodec, load_codec, save_codec
-from deeptalk.errors import CheckpointError, ConfigError
+from deeptalk.errors import CheckpointError, ConfigError, DeepTalkError
 from deeptalk.model.encoder import SpeechEncoder
 from deeptalk.model.weights import load, save_encoder
 from deeptalk.recipes import RECIPES
@@ -136,6 +136,56 @@ def test_a_run_begun_anew_forgets_the_old_one(complete: Complete, root: Path, da
     folder = root / recipe.name / "run"
     assert [path.name for path in sorted(folder.glob("step-*"))] == ["step-00000001", "step-00000002"]
     assert [line["step"] for line in read_metrics(folder / "metrics.jsonl")] == [1, 2]
+
+
+def interrupt(recipe: Recipe, root: Path, data: Path, **options: bool) -> None:
+    """Leaves a run after its first step."""
+    stopped = run_stage(recipe, root=root, data=data, **options)
+    next(stopped)
+    stopped.close()
+
+
+def kept(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_anew_deletes_an_interrupted_run(root: Path, data: Path):
+    recipe = tiny("pocket-text")
+    interrupt(recipe, root, data)
+    folder = root / recipe.name
+    before = kept(folder)
+    with pytest.raises(ConfigError, match=r"interrupted after step 1; .*--resume.*--anew"):
+        list(run_stage(recipe, root=root, data=data, resume=False))
+    with pytest.raises(ConfigError, match="give one of them"):
+        list(run_stage(recipe, root=root, data=data, anew=True))
+    assert kept(folder) == before
+    reports = run_stage(recipe, root=root, data=data, resume=False, anew=True)
+    assert [report.step for report in reports] == [1, 2]
+    assert [path.name for path in sorted(folder.iterdir())] == ["model", "run"]
+
+
+def test_a_stage_that_cannot_open_deletes_nothing(root: Path, data: Path, tmp_path: Path):
+    recipe = tiny("pocket-text")
+    interrupt(recipe, root, data)
+    before = kept(root / recipe.name)
+    for broken, places in ((recipe, tmp_path / "nothing"), (override(recipe, "trains=nothing"), data)):
+        with pytest.raises(DeepTalkError):
+            list(run_stage(broken, root=root, data=places, resume=False, anew=True))
+        assert kept(root / recipe.name) == before
+
+
+def test_a_finished_stage_trains_again_and_goes_on_after_an_interruption(
+    complete: Complete, root: Path, data: Path
+):
+    recipe = tiny("pocket-text")
+    complete(recipe)
+    interrupt(recipe, root, data, resume=False)
+    places = Places(root=root, data=data)
+    assert not is_finished(recipe, places)  # the result is that of the run before
+    with pytest.raises(ConfigError, match="unfinished run"):
+        list(run_stage(recipe, root=root, data=data, resume=False))
+    assert [report.step for report in run_stage(recipe, root=root, data=data)] == [2]
+    assert is_finished(recipe, places)
 
 
 def test_stage_2_1_without_the_masked_experts_gives_the_same_checkpoint(

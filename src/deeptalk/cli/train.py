@@ -19,6 +19,7 @@ def train(
         typer.Option("--set", metavar="a.b=c", help="Change a value of the recipe; repeatable."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    anew: Annotated[bool, typer.Option("--anew", help="Delete an interrupted run and begin again.")] = False,
     tiny: Annotated[bool, typer.Option("--tiny", help="A random model of tiny size and two steps.")] = False,
     root: Root = Path("build/pocket"),
     data: Data = None,
@@ -30,7 +31,8 @@ def train(
     """Train one stage from its recipe.
 
     The result lands in ROOT/RECIPE/model, checkpoints and metrics in ROOT/RECIPE/run. Ctrl-C saves and ends;
-    --resume goes on from there, bit for bit.
+    --resume goes on from there, bit for bit; --anew begins again. Without either, an interrupted run is
+    left alone and a finished stage is trained again.
     """
     chosen = _find(recipe)
     from deeptalk.cli.output import console, print_json
@@ -43,6 +45,7 @@ def train(
         root=root,
         data=data or root / "data",
         resume=resume,
+        anew=anew,
         compiled=compiled,
         shared=shared,
         dense=dense,

@@ -15,6 +15,7 @@ def train_stage(
     root: Path,
     data: Path,
     resume: bool,
+    anew: bool = False,
     compiled: bool = False,
     shared: bool = False,
     dense: bool = False,
@@ -23,7 +24,14 @@ def train_stage(
     last, held_out = None, ""
     with bars() as show:
         for report in run_stage(
-            recipe, root=root, data=data, resume=resume, compiled=compiled, shared=shared, dense=dense
+            recipe,
+            root=root,
+            data=data,
+            resume=resume,
+            anew=anew,
+            compiled=compiled,
+            shared=shared,
+            dense=dense,
         ):
             held_out = f" · held out {_figures(report.evaluation)}" if report.evaluation else held_out
             skipped = f" · {report.skipped} skipped" if report.skipped else ""

@@ -94,6 +94,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if (path / "progress.json").exists())
 
 
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was saved."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
 def read_progress(path: Path) -> Progress:
     """Where the run of a checkpoint stands.
 
@@ -130,7 +135,7 @@ def load_checkpoint(
     if progress.recipe_hash != recipe_hash:
         raise CheckpointError(
             f"{path} was written by another recipe (hash {progress.recipe_hash}, this one {recipe_hash}); "
-            "give the recipe it was started with, or begin anew in another folder."
+            "give the recipe it was started with, or begin again (--anew)."
         )
     if len(progress.data) != num_processes:
         raise CheckpointError(

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from deeptalk.backbone import Backbone
 from deeptalk.errors import ConfigError
-from deeptalk.training.checkpoint import checkpoints, read_progress, write_folder
+from deeptalk.training.checkpoint import checkpoints, step_of, write_folder
 from deeptalk.training.codec import CodecTraining
 from deeptalk.training.ctc import Ctc
 from deeptalk.training.evaluate import evaluate
@@ -65,6 +66,7 @@ def run_stage(
     root: Path,
     data: Path | None = None,
     resume: bool = True,
+    anew: bool = False,
     compiled: bool = False,
     shared: bool = False,
     dense: bool = False,
@@ -73,27 +75,33 @@ def run_stage(
     """Train a recipe and leave its result in `root/NAME/model`, checkpoints and metrics in `root/NAME/run`.
 
     `data` is `root/data` unless given. With `resume` a run that was interrupted goes on, and one that is
-    finished yields nothing. `compiled` fuses the backbone's layers, for the same results up to rounding.
+    finished yields nothing; without it, only `anew` deletes what an interrupted run has kept, and that once
+    the stage is open. `compiled` fuses the backbone's layers, for the same results up to rounding.
     Each process takes `accumulate` micro-batches a step; `shared`, all together take them. `dense` trains
     stage 2.1 without the experts that it masks, for the same results up to rounding.
 
     Raises:
-        ConfigError: the recipe fits neither its data nor the stages it starts from, or its micro-batches
-            can't be shared out evenly.
+        ConfigError: the recipe fits neither its data nor the stages it starts from, its micro-batches
+            can't be shared out evenly, or it would delete an interrupted run unasked.
         CheckpointError: an earlier stage is missing, or the folder holds another recipe's run.
     """
     places = Places(root=root, data=data if data is not None else root / "data")
+    if resume and anew:
+        raise ConfigError("--resume goes on with a run and --anew begins it again; give one of them.")
     if resume and is_finished(recipe, places):
         return
     asked, accelerator = recipe, accelerator or build_accelerator()
     if shared:
         recipe = _share(recipe, accelerator.num_processes)
     folder = places.run(recipe.name)
-    if accelerator.is_main_process and not resume:
-        shutil.rmtree(folder, ignore_errors=True)
-    with accelerator.main_process_first():  # it makes the caches and the partition that the others read
-        stage = open_stage(recipe, places, dense=dense)
-    freeze_all_but(stage.model, recipe.trains)
+    if not (resume or anew):
+        _check_nothing_is_lost(recipe, places)
+    accelerator.wait_for_everyone()  # all have looked before anything moves
+    with _without(folder) if accelerator.is_main_process and not resume else nullcontext():
+        with accelerator.main_process_first():  # it makes the caches and the partition that the others read
+            stage = open_stage(recipe, places, dense=dense)
+        freeze_all_but(stage.model, recipe.trains)
+        accelerator.wait_for_everyone()
     if compiled:
         _compile(stage.model)
     batches = stage.batches(rank=accelerator.process_index, world_size=accelerator.num_processes)
@@ -152,14 +160,52 @@ def _compile(model: nn.Module) -> None:
             module.compile_layers()
 
 
+def _unfinished_step(recipe: Recipe, places: Places) -> int | None:
+    """The step from which an interrupted run can go on; None where there is none, or its result is there."""
+    last = checkpoints(places.run(recipe.name))[-1:]
+    if not last:
+        return None
+    step, note = step_of(last[0]), places.result(recipe.name) / RECIPE
+    is_result = note.is_file() and json.loads(note.read_text())["recipe"]["num_steps"] == step
+    return None if is_result else step
+
+
+def _check_nothing_is_lost(recipe: Recipe, places: Places) -> None:
+    step = _unfinished_step(recipe, places)
+    if step is not None:
+        raise ConfigError(
+            f"{places.run(recipe.name)} holds an unfinished run, interrupted after step {step}; go on with "
+            "it (--resume), or delete it and begin again (--anew)."
+        )
+
+
+@contextmanager
+def _without(folder: Path) -> Iterator[None]:
+    """Without what a folder held, which is deleted afterwards, or comes back if what happens inside fails."""
+    aside = folder.with_name(f".{folder.name}.aside")
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        folder.rename(aside)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        if aside.exists():
+            aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def is_finished(recipe: Recipe, places: Places) -> bool:
-    """Whether this very recipe has left its result, maybe before it had all the settings it has today.
+    """Whether this very recipe has left its result, and no run after it was interrupted.
+
+    The recipe may have gained settings with a default since.
 
     Raises:
         ConfigError: another recipe of the same name has.
     """
     note = places.result(recipe.name) / RECIPE
-    if not note.is_file():
+    if not note.is_file() or _unfinished_step(recipe, places) is not None:
         return False
     found = json.loads(note.read_text())
     if found["asked_hash"] != recipe.hash and not recipe.makes_the_same_as(_asked(found)):
@@ -200,7 +246,7 @@ def provenance(recipe: Recipe, places: Places) -> dict[str, Any]:
 
 def _open_metrics(folder: Path) -> MetricsWriter:
     last = checkpoints(folder)[-1:]
-    return MetricsWriter(folder / METRICS, resume_step=read_progress(last[0]).step if last else 0)
+    return MetricsWriter(folder / METRICS, resume_step=step_of(last[0]) if last else 0)
 
 
 def _save(stage: Stage, folder: Path, note: dict[str, Any]) -> None:
