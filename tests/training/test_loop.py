@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from deeptalk.errors import CheckpointError
-from deeptalk.training.checkpoint import checkpoints, read_progress, write_folder
+from deeptalk.training.checkpoint import checkpoints, put_back, read_progress, write_folder
 from deeptalk.training.evaluate import evaluate
 from deeptalk.training.loop import DivergedError, StepReport, train
+from deeptalk.training.metrics import MetricsWriter, read_metrics
 from deeptalk.training.objective import Measure, Task, Term, weighted_means
 from deeptalk.training.optim import AdamW
 from deeptalk.training.recipe import Recipe, Source
@@ -196,6 +197,46 @@ def test_a_folder_is_replaced_whole(tmp_path: Path):
         write_folder(target, lambda path, text=text: (path / "file").write_text(text) and None)
     assert (target / "file").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+def test_a_folder_whose_replacement_was_stopped_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    target, rename = tmp_path / "result", Path.rename
+
+    def write(text: str) -> None:
+        write_folder(target, lambda path: (path / "file").write_text(text) and None)
+
+    def stop(path: Path, to: Path) -> Path:
+        if path.name == ".result.unfinished":
+            raise OSError("power is gone")
+        return rename(path, to)
+
+    write("old")
+    monkeypatch.setattr(Path, "rename", stop)
+    with pytest.raises(OSError, match="power"):
+        write("new")
+    monkeypatch.undo()
+    assert not target.exists()
+    assert (put_back(target) / "file").read_text() == "old"
+    assert (put_back(target) / "file").read_text() == "old"
+    write("newer")
+    assert (target / "file").read_text() == "newer"
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+    assert not put_back(tmp_path / "nothing").exists()
+
+
+def test_metrics_of_a_resumed_run_are_rewritten_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "run" / "metrics.jsonl"
+    metrics = MetricsWriter(path)
+    for step in (1, 2, 3):
+        metrics.write({"step": step})
+    before = path.read_text()
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("power is gone")))
+    with pytest.raises(OSError, match="power"):
+        MetricsWriter(path, resume_step=2)
+    assert path.read_text() == before
+    monkeypatch.undo()
+    MetricsWriter(path, resume_step=2)
+    assert [line["step"] for line in read_metrics(path)] == [1, 2]
 
 
 def test_an_interruption_saves_and_ends(tmp_path: Path):

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deeptalk.files import write_text
+
 
 class Times:
     """Seconds by name in a JSON file."""
@@ -26,7 +28,4 @@ class Times:
     def add(self, name: str, seconds: float) -> None:
         """Add to what a name has taken so far."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".part")
-        partial.write_text(json.dumps(self.seconds, indent=1) + "\n")
-        partial.replace(self.path)
+        write_text(self.path, json.dumps(self.seconds, indent=1) + "\n")

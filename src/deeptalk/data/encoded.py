@@ -23,6 +23,7 @@ from deeptalk.data.manifest import read_manifest, write_lines, write_manifest
 from deeptalk.data.packs import SAID_SUFFIX, AudioPack, save_array, write_code_pack
 from deeptalk.data.vocabulary import read_lexicon
 from deeptalk.errors import DataError
+from deeptalk.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -209,5 +210,4 @@ def _forget_others(folder: Path, marks: Mapping[str, str]) -> None:
     if folder.is_dir() and not (note.is_file() and json.loads(note.read_text()) == marks):
         logger.info("%s was made by another encoder or of other clips; it is made again", folder)
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(marks))
+    write_text(note, json.dumps(marks))

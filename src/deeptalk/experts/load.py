@@ -10,6 +10,7 @@ import torch
 
 from deeptalk.backbone import RouterOutput
 from deeptalk.errors import ConfigError, DataError
+from deeptalk.files import write_text
 from deeptalk.shapes import Bool, Float, Int, Tensor
 from deeptalk.streams.modality import Kind
 
@@ -160,7 +161,7 @@ def profile_load(
 def write_load(path: Path, load: ExpertLoad, *, provenance: dict[str, Any]) -> None:
     """Save a load as JSON; ``provenance`` names data, model and options with their hashes."""
     text = json.dumps({"format_version": 1, "provenance": provenance, "load": load.to_dict()})
-    path.write_text(text + "\n")
+    write_text(path, text + "\n")
 
 
 def read_load(path: Path) -> ExpertLoad:

@@ -13,6 +13,7 @@ import torch
 
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.experts.load import ExpertLoad, Normalisation, Positions
+from deeptalk.files import write_text
 from deeptalk.shapes import Bool, Float, Tensor
 
 _logger = logging.getLogger(__name__)
@@ -210,7 +211,7 @@ def write_partition(
         )
         saved["load"] = load.to_dict()
     lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in saved.items())
-    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def read_rounds(path: Path) -> tuple[Round, ...]:

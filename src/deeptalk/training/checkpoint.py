@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -36,7 +37,11 @@ class Progress:
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a new folder, and put it in place in one rename; a crash leaves the old state."""
+    """Let `write` fill a new folder, and rename it into its place; a crash leaves the old state.
+
+    Between the renames that replace a folder, the old one stands beside its place: see `put_back`.
+    """
+    put_back(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -45,7 +50,7 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     for path in [*unfinished.rglob("*"), unfinished]:
         _sync(path)
     if folder.exists():
-        replaced = folder.with_name(f".{folder.name}.replaced")
+        replaced = _replaced(folder)
         shutil.rmtree(replaced, ignore_errors=True)
         folder.rename(replaced)
         unfinished.rename(folder)
@@ -53,6 +58,14 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     else:
         unfinished.rename(folder)
     _sync(folder.parent)
+
+
+def put_back(folder: Path) -> Path:
+    """The folder; if `write_folder` was stopped while it replaced it, with what it held before."""
+    if not folder.exists():
+        with suppress(FileNotFoundError):  # there is nothing to put back, or another process has done it
+            _replaced(folder).rename(folder)
+    return folder
 
 
 def save_checkpoint(
@@ -181,6 +194,10 @@ def set_generators(states: dict[str, Any], generator: torch.Generator) -> None:
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
+
+
+def _replaced(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.replaced")
 
 
 def _moving(model: nn.Module) -> dict[str, Tensor]:

@@ -5,14 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deeptalk.files import write_text
+
 
 class MetricsWriter:
     """Appends JSON lines to a file; on a resumed run, lines after the resumed step are dropped."""
 
     def __init__(self, path: Path, *, resume_step: int = 0) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _lines(path) if line.get("step", 0) <= resume_step] if resume_step else []
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.path = path
 
     def write(self, values: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from deeptalk.backbone import Backbone
 from deeptalk.errors import ConfigError
-from deeptalk.training.checkpoint import checkpoints, step_of, write_folder
+from deeptalk.training.checkpoint import checkpoints, put_back, step_of, write_folder
 from deeptalk.training.codec import CodecTraining
 from deeptalk.training.ctc import Ctc
 from deeptalk.training.evaluate import evaluate
@@ -165,7 +165,7 @@ def _unfinished_step(recipe: Recipe, places: Places) -> int | None:
     last = checkpoints(places.run(recipe.name))[-1:]
     if not last:
         return None
-    step, note = step_of(last[0]), places.result(recipe.name) / RECIPE
+    step, note = step_of(last[0]), put_back(places.result(recipe.name)) / RECIPE
     is_result = note.is_file() and json.loads(note.read_text())["recipe"]["num_steps"] == step
     return None if is_result else step
 
@@ -204,7 +204,7 @@ def is_finished(recipe: Recipe, places: Places) -> bool:
     Raises:
         ConfigError: another recipe of the same name has.
     """
-    note = places.result(recipe.name) / RECIPE
+    note = put_back(places.result(recipe.name)) / RECIPE
     if not note.is_file() or _unfinished_step(recipe, places) is not None:
         return False
     found = json.loads(note.read_text())

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from deeptalk.errors import CheckpointError
+from deeptalk.training.checkpoint import put_back
 from deeptalk.training.objective import Objective
 
 
@@ -28,7 +29,7 @@ class Places:
 
     def need(self, recipe: str) -> Path:
         """The result of an earlier stage; `CheckpointError` where it is missing."""
-        folder = self.result(recipe)
+        folder = put_back(self.result(recipe))
         if not folder.is_dir():
             raise CheckpointError(f"{folder} is missing; train the recipe {recipe!r} first.")
         return folder

@@ -32,6 +32,7 @@ from deeptalk.experts import (
     write_partition,
 )
 from deeptalk.experts.provenance import measured_on
+from deeptalk.files import write_text
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.model.folder import TOKENIZER
@@ -254,7 +255,7 @@ def prepare_caches(recipe: Recipe, places: Places, *, model: DeepTalk, codec_fol
     note = places.data / "codes" / "made_from.sha256"
     if not note.is_file() or note.read_text() != mark:
         encode_answers(places.data, load_codec(codec_folder), parts=SPOKEN)
-        note.write_text(mark)
+        write_text(note, mark)
     if recipe.encoded_passes:
         encode_questions(
             places.data,
