@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from deeptalk.cli import app
 from deeptalk.training.interruption import Interruption
+from deeptalk.training.metrics import read_metrics
 
 
 def run(*arguments: object, code: int = 0):
@@ -40,9 +41,21 @@ def test_a_stage_trains_and_is_finished(root):
     given = ("train", "pocket-text", "--tiny", "--root", root, "--json")
     line = json.loads(run(*given).stdout)
     assert (line["recipe"], line["step"], line["is_interrupted"]) == ("pocket-text", 2, False)
+    assert line["rejected"] == {}
     assert Path(line["folder"]) == root / "pocket-text" / "model"
     assert (root / "pocket-text" / "model" / "recipe.json").is_file()
     assert "step" not in json.loads(run(*given, "--resume").stdout)
+
+
+def test_samples_that_are_left_out_are_told(root):
+    with (root / "data" / "text_train.jsonl").open("a") as file:
+        file.write("{}\n")
+    given = ("train", "pocket-text", "--tiny", "--root", root)
+    assert json.loads(run(*given, "--json").stdout)["rejected"] == {"no id": 1}
+    first, second = read_metrics(root / "pocket-text" / "run" / "metrics.jsonl")
+    assert first["rejected"] == {"no id": 1}
+    assert "rejected" not in second
+    assert "samples left out: 1 no id" in run(*given).stdout
 
 
 def test_settings_change_the_recipe(root):

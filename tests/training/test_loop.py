@@ -173,6 +173,16 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted():
     assert model.weight.isfinite().all()
 
 
+def test_what_the_data_leave_out_is_reported():
+    class Picky(Stream):
+        def state_dict(self) -> dict[str, object]:
+            return {"position": self.position, "rejects": {"odd": self.position // 2}}
+
+    counts = [report.rejected["odd"] for report in run(linear(), stream=Picky())]
+    assert counts == [0, 1, 1, 2, 2, 3]
+    assert all(report.rejected == {} for report in run(linear()))
+
+
 def test_too_many_bad_steps_in_a_row_end_the_run():
     with pytest.raises(DivergedError, match="3 steps in a row"):
         run(linear(), stream=Stream(bad=(1, 2, 3)))

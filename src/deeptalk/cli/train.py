@@ -53,12 +53,13 @@ def train(
     is_interrupted = last is not None and last.is_interrupted
     result = root / chosen.name / ("run" if is_interrupted else "model")
     if json:
-        values = (
-            {"recipe": chosen.name, "step": last.step, "loss": last.loss} if last else {"recipe": chosen.name}
-        )
-        print_json({**values, "is_interrupted": is_interrupted, "folder": str(result)})
+        values = {"step": last.step, "loss": last.loss, "rejected": dict(last.rejected)} if last else {}
+        print_json({"recipe": chosen.name, **values, "is_interrupted": is_interrupted, "folder": str(result)})
     else:
         console().print(f"{'interrupted; --resume goes on from' if is_interrupted else 'done:'} {result}")
+        if last is not None and last.rejected:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in last.rejected.items())
+            console().print(f"samples left out: {reasons}")
     if is_interrupted:
         raise typer.Exit(130)
 

@@ -42,7 +42,7 @@ class Batches(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, as plain JSON values."""
+        """The position, as plain JSON values; `rejects` among them counts what was left out, by reason."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -52,7 +52,10 @@ class Batches(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepReport:
-    """What one optimiser step did; `evaluation` is filled on the steps that evaluate."""
+    """What one optimiser step did; `evaluation` is filled on the steps that evaluate.
+
+    `rejected` counts what this process has left out of the data so far, by reason.
+    """
 
     step: int
     num_steps: int
@@ -64,6 +67,7 @@ class StepReport:
     skipped: int
     is_interrupted: bool = False
     evaluation: Mapping[str, float] = field(default_factory=dict)
+    rejected: Mapping[str, int] = field(default_factory=dict)
 
 
 def build_accelerator() -> Accelerator:
@@ -123,6 +127,7 @@ def train(
                 skipped=run.num_skipped,
                 is_interrupted=is_stopped,
                 evaluation=evaluation,
+                rejected=batches.state_dict().get("rejects", {}),
                 **report,
             )
             if is_stopped:

@@ -116,6 +116,7 @@ def run_stage(
     }
     metrics = _open_metrics(folder) if accelerator.is_main_process else None
     held_out = stage.held_out()
+    rejected: Mapping[str, int] = {}
     for report in train(
         stage.model,
         recipe=recipe,
@@ -127,7 +128,11 @@ def run_stage(
         accelerator=accelerator,
     ):
         if metrics is not None:
-            metrics.write(dataclasses.asdict(report))
+            line = dataclasses.asdict(report)
+            if line["rejected"] == rejected:
+                del line["rejected"]
+            metrics.write(line)
+            rejected = report.rejected
         yield report
         if report.is_interrupted:
             return
