@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from deeptalk.codec import SineCodec, save_codec
-from deeptalk.decoding import DecodingOptions, Limits
+from deeptalk.decoding import DecodingOptions, Limits, Sampling
 from deeptalk.model import DeepTalk, DeepTalkConfig, save
 
 
@@ -30,8 +30,11 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = DecodingOptions(limits=Limits(max_frames=3, max_text_tokens=4))
-    monkeypatch.setattr("deeptalk.decoding.conversation.DecodingOptions", lambda: options)
+    def short(**given: Sampling) -> DecodingOptions:
+        return DecodingOptions(limits=Limits(max_frames=3, max_text_tokens=4), **given)
+
+    for room in ("decoding.conversation", "cli.opening"):
+        monkeypatch.setattr(f"deeptalk.{room}.DecodingOptions", short)
 
 
 @pytest.fixture

@@ -1,14 +1,17 @@
 """Questions in, answers out, from the command line, with a random model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 from typer.testing import CliRunner
 
 from deeptalk.cli import app
-from deeptalk.decoding import Conversation
+from deeptalk.cli.spoken import speak
+from deeptalk.decoding import Conversation, Spoken
 
 pytestmark = pytest.mark.usefixtures("short_answers")
 
@@ -40,12 +43,63 @@ def test_every_file_earns_one_object(options, tone, tmp_path):
         assert line["finish_reason"] in ("stop", "length")
 
 
-def test_people_read_the_answer_and_its_figures(options, tone):
+def test_people_read_the_answer_and_its_figures(options, tone, monkeypatch):
+    reply = Conversation.reply
+    monkeypatch.setattr(Conversation, "transcribe", lambda *_: "what was asked")
+    monkeypatch.setattr(
+        Conversation, "reply", lambda self: (replace(piece, text="word ") for piece in reply(self))
+    )
     output = run("talk", tone("a.wav"), *options).stdout
     assert "a.wav" in output
+    assert "  heard   what was asked\n" in output
+    assert "  answer word word " in output
     assert "first audio after" in output
     assert "real-time factor" in output
     assert "a-answer.wav" in output
+
+
+def test_text_appears_while_it_is_made(tmp_path, capsys):
+    seen = []
+
+    def pieces():
+        for word in ("It", " is", " Paris."):
+            yield Spoken(text=word, samples=torch.zeros(100))
+            seen.append(capsys.readouterr().out)
+
+    speak(pieces(), path=tmp_path / "said.wav", sample_rate=24_000, is_json=False)
+    assert seen == ["  answer It", " is", " Paris."]
+    assert soundfile.info(tmp_path / "said.wav").frames == 300
+
+
+@pytest.mark.parametrize("verb", ["talk", "say"])
+def test_a_seed_draws_the_codes_at_a_temperature_only(verb, model_folder, tmp_path):
+    given = ("talk", "--text") if verb == "talk" else ("say", "--out", tmp_path / "said.wav")
+    place = ("--out", tmp_path) if verb == "talk" else ()
+
+    def answer(*more: object) -> tuple[str, bytes]:
+        output = run(*given, "hello", *place, "--model", model_folder, "--json", *more).stdout
+        return json.loads(output)["text"], Path(json.loads(output)["audio"]).read_bytes()
+
+    greedy, drawn, other = answer(), answer("--temperature", 1), answer("--temperature", 1, "--seed", 1)
+    assert len({greedy[1], drawn[1], other[1]}) == 3
+    assert greedy[0] == drawn[0] == other[0]
+    assert answer("--seed", 1) == answer("--seed", 1, "--temperature", 1, "--top-k", 1) == greedy
+    assert answer("--temperature", 1, "--seed", 1) == other
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--temperature", "-1"), ("--temperature", "nan"), ("--top-k", "-1")]
+)
+@pytest.mark.parametrize("verb", ["talk", "say"])
+def test_what_cannot_be_drawn_with_is_one_line(verb, option, value, tmp_path):
+    given = ("talk", "--text", "hello", "--out", tmp_path / "out")
+    if verb == "say":
+        given = ("say", "hello", "--out", tmp_path / "out" / "said.wav")
+    result = run(*given, option, value, code=2)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("temperature and top_k must be finite, 0 or more, got ")
+    assert value in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_questions_of_one_name_do_not_share_an_answer_file(options, tone):

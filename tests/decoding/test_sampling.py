@@ -59,7 +59,15 @@ def test_penalties_by_hand():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"temperature": -1.0}, {"top_k": -1}, {"repetition_penalty": 0.0}, {"penalty": "never"}]
+    "bad",
+    [
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"top_k": -1},
+        {"repetition_penalty": 0.0},
+        {"penalty": "never"},
+    ],
 )
 def test_bad_sampling(bad: dict):
     with pytest.raises(ConfigError):

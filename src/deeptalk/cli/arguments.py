@@ -17,7 +17,30 @@ Model = Annotated[
 Voice = Annotated[
     str | None, typer.Option("--voice", metavar="NAME", help="Voice of the answer; one of the model's own.")
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same answer.")]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        "--temperature",
+        metavar="T",
+        help="How freely the voice's codes are drawn; at 0 the likeliest is taken. The text never varies.",
+    ),
+]
+TopK = Annotated[
+    int,
+    typer.Option(
+        "--top-k",
+        metavar="K",
+        help="Codes are drawn from the K likeliest, from all at 0; needs --temperature.",
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        help="The same seed draws the same codes; without --temperature nothing is drawn.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line instead of text for people.")]
 Root = Annotated[Path, typer.Option("--root", metavar="DIR", help="Folder with a folder for each recipe.")]
 Data = Annotated[

@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from deeptalk.decoding import LoadedModel, load
+from deeptalk.decoding import DecodingOptions, LoadedModel, Sampling, load
 from deeptalk.model import DeepTalk
 from deeptalk.model.encoder import MEL_FRAMES_PER_FRAME
 
@@ -19,6 +19,11 @@ def open_model(name: str) -> LoadedModel:
     if num_parameters < SMALL and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     return loaded
+
+
+def drawing(*, temperature: float, top_k: int) -> DecodingOptions:
+    """Codes drawn at a temperature, text greedy; ConfigError for what can't be drawn with."""
+    return DecodingOptions(codec=Sampling(temperature=temperature, top_k=top_k))
 
 
 def longest_clip_seconds(model: DeepTalk) -> float:

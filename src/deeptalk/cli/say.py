@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deeptalk.cli.arguments import Json, Model, Seed, Voice
+from deeptalk.cli.arguments import Json, Model, Seed, Temperature, TopK, Voice
 
 
 def say(
@@ -14,6 +14,8 @@ def say(
         Path, typer.Option("--out", metavar="F.wav", help="The file that is written.", show_default=False)
     ],
     voice: Voice = None,
+    temperature: Temperature = 0.0,
+    top_k: TopK = 0,
     seed: Seed = 0,
     model: Model = "pocket",
     json: Json = False,
@@ -21,9 +23,10 @@ def say(
     """Read TEXT aloud into a sound file."""
     if not text.strip():
         raise typer.BadParameter("TEXT is empty: there is nothing to read.")
-    from deeptalk.cli.opening import open_model
+    from deeptalk.cli.opening import drawing, open_model
     from deeptalk.cli.spoken import speak, tell
 
-    reader = open_model(model).conversation(voice=voice, seed=seed)
+    options = drawing(temperature=temperature, top_k=top_k)
+    reader = open_model(model).conversation(voice=voice, seed=seed, options=options)
     audio = speak(reader.read_aloud(text), path=out, sample_rate=reader.sample_rate, is_json=json)
     tell(text, audio, reader.last_reply, is_json=json)

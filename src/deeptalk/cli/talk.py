@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deeptalk.cli.arguments import Json, Model, Recordings, Seed, Voice
+from deeptalk.cli.arguments import Json, Model, Recordings, Seed, Temperature, TopK, Voice
 from deeptalk.errors import AudioError
 
 if TYPE_CHECKING:
     from deeptalk.cli.sound import Speaker
-    from deeptalk.decoding import Conversation, LoadedModel
+    from deeptalk.decoding import Conversation, DecodingOptions, LoadedModel
     from deeptalk.shapes import Float, Tensor
 
 
@@ -31,8 +31,11 @@ class Question:
 class Dialogues:
     """A conversation per question, or one for all; the model is opened when the first question is ready."""
 
-    def __init__(self, model: str, *, voice: str | None, seed: int, is_one: bool) -> None:
-        self._name, self._voice, self._seed, self._is_one = model, voice, seed, is_one
+    def __init__(
+        self, model: str, *, voice: str | None, seed: int, options: "DecodingOptions", is_one: bool
+    ) -> None:
+        self._name, self._voice, self._is_one = model, voice, is_one
+        self._seed, self._options = seed, options
         self._model: LoadedModel | None = None
         self._current: Conversation | None = None
 
@@ -42,7 +45,9 @@ class Dialogues:
 
         self._model = self._model or open_model(self._name)
         if self._current is None or not self._is_one:
-            self._current = self._model.conversation(voice=self._voice, seed=self._seed)
+            self._current = self._model.conversation(
+                voice=self._voice, seed=self._seed, options=self._options
+            )
         return self._current
 
     def check(self, name: str, samples: "Float[Tensor, 'S']") -> None:
@@ -69,6 +74,8 @@ def talk(
         "out"
     ),
     voice: Voice = None,
+    temperature: Temperature = 0.0,
+    top_k: TopK = 0,
     seed: Seed = 0,
     model: Model = "pocket",
     json: Json = False,
@@ -82,10 +89,12 @@ def talk(
     """
     if not files and not text and not mic:
         raise typer.BadParameter("nothing to answer: give a FILE, --text or --mic.")
+    from deeptalk.cli.opening import drawing
     from deeptalk.cli.output import complain, free_path
     from deeptalk.cli.sound import open_speaker
 
-    dialogues = Dialogues(model, voice=voice, seed=seed, is_one=conversation or mic)
+    options = drawing(temperature=temperature, top_k=top_k)
+    dialogues = Dialogues(model, voice=voice, seed=seed, options=options, is_one=conversation or mic)
     has_failed, taken = False, set[Path]()
     with open_speaker() if play else nullcontext() as speaker:
         for question in _questions(files, text, mic=mic):

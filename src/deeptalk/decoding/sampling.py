@@ -1,5 +1,6 @@
 """From logits to an id: greedy, temperature, top-k and repetition penalty."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +26,9 @@ class Sampling:
     penalty: Literal["distinct", "occurrence"] = "distinct"
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or self.top_k < 0:
+        if not 0 <= self.temperature < math.inf or self.top_k < 0:
             raise ConfigError(
-                f"temperature and top_k must be 0 or more, got {self.temperature} and {self.top_k}."
+                f"temperature and top_k must be finite, 0 or more, got {self.temperature} and {self.top_k}."
             )
         if self.repetition_penalty <= 0:
             raise ConfigError(f"repetition_penalty must be above 0, got {self.repetition_penalty}.")
