@@ -1,6 +1,7 @@
 """The rows of the pocket table: on a random model, and on listeners that are known to be right or wrong."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -187,6 +188,32 @@ def test_a_random_model_fills_every_row(questions: EvalSet, loaded: LoadedModel)
     plain = report.to_dict()
     assert plain["scores"]["follow_up"]["total"] == 3
     assert "name" not in plain["scores"]["follow_up"]
+
+
+def test_the_questions_nearest_to_three_seconds_are_timed(tmp_path: Path, loaded: LoadedModel) -> None:
+    lines = []
+    for category, seconds in (
+        ("facts", 1.0),
+        ("strings", 3.2),
+        ("refusal", 3.0),
+        ("facts", 2.9),
+        ("facts", 9.0),
+    ):
+        asked = {"role": "user", "text": "what", "voice": "none", "offset": 0.0, "duration": seconds}
+        messages = [asked, {"role": "assistant", "text": "that"}]
+        lines.append(json.dumps({"id": str(seconds), "category": category, "messages": messages}) + "\n")
+    (tmp_path / "questions.jsonl").write_text("".join(lines))
+    heard = []
+    talk = SimpleNamespace(
+        listen=lambda samples: heard.append(int(samples)),
+        reply=lambda: iter(()),
+        last_reply=SimpleNamespace(time_to_first_audio_ms=50.0, real_time_factor=0.25),
+    )
+    fake = SimpleNamespace(engine=loaded.engine, conversation=lambda *, voice: talk)
+    run = PocketEvaluation(fake, Numbered(tmp_path), voice="slt")  # pyright: ignore[reportArgumentType]
+    run.latency(2)
+    assert heard == [3, 1]
+    assert values(run.report) == {"first_audio_p50": 50.0, "real_time_factor_p50": 0.25}
 
 
 @pytest.mark.usefixtures("short_answers")

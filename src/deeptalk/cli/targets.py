@@ -53,7 +53,7 @@ TARGETS = (
     Target(score="real_digits/free", title="digits of real people, free", must=50.0, goal=80.0),
     Target(
         score="first_audio_p50",
-        title="first audio, median",
+        title="first audio after a question of 3 s, median",
         must=250.0,
         goal=80.0,
         at_most=True,

@@ -24,6 +24,9 @@ from deeptalk.streams import Turn
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
+TIMED_SECONDS = 3.0
+"""The length of the questions whose answers are timed."""
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -183,9 +186,14 @@ class PocketEvaluation:
             self._add("real_digits", path.stem, digit, digit, text, plain(text) == digit)
 
     def latency(self, num_timed: int) -> None:
-        """Medians: first audio after the end of a question that was handed over whole, real-time factor."""
+        """Medians: first audio after the end of a question that was handed over whole, real-time factor.
+
+        Asked are the ``num_timed`` questions whose length is nearest to ``TIMED_SECONDS``.
+        """
         first, factors = [], []
-        for item in self._items("facts")[:num_timed]:
+        items = self._items(*FIVE_CATEGORIES)
+        nearest = sorted(items, key=lambda item: abs(item.turns[0].duration - TIMED_SECONDS))
+        for item in nearest[:num_timed]:
             talk = self.loaded.conversation(voice=self.mode.partition(":")[2])
             talk.listen(self.questions.speech(item.turns[0]))
             for _ in talk.reply():
