@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 
 import deeptalk
 from deeptalk.cli import app
-from deeptalk.cli.evaluation import text_backbone
+from deeptalk.cli.evaluation import text_backbone, write_json
 from deeptalk.cli.targets import TARGETS, table_rows
 from deeptalk.decoding import Limits
 from deeptalk.evaluation.answers import Respondent
 from deeptalk.evaluation.metrics import share_score
+from deeptalk.evaluation.pocket import PocketEvaluation
 
 ITEMS = [
     ("facts", True, ["what is the capital of France"], ["Paris"]),
@@ -68,6 +69,7 @@ def test_every_figure_that_can_be_measured_is(questions, model_folder, tmp_path)
     }
     assert measured <= set(report["scores"])
     assert "real_digits (no --fsdd DIR)" in report["not_run"]
+    assert list(out.parent.iterdir()) == [out]
     saved = json.loads(out.read_text())
     assert saved["scores"] == report["scores"]
     assert {item["row"] for item in saved["items"]} >= {"speech_to_text", "transcription", "follow_up"}
@@ -109,6 +111,45 @@ def test_a_voice_or_a_folder_that_is_not_there(questions, model_folder, tmp_path
     given = ("eval", "pocket", "--model", model_folder, "--no-judge")
     assert "'bob'" in run(*given, "--questions", questions, "--voice", "bob", code=2).stderr
     assert "questions.jsonl" in run(*given, "--questions", tmp_path, code=2).stderr
+
+
+@pytest.mark.parametrize("wrong", ["--fsdd", "--out", "--out a folder", "--backbone", "beside the weights"])
+def test_what_is_given_is_checked_before_the_first_question(
+    wrong, questions, model_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(PocketEvaluation, "run", lambda *_, **__: pytest.fail("a question was asked"))
+    (tmp_path / "file").write_text("")
+    folder, given, complaint = model_folder, (wrong, tmp_path), "can't be written"
+    if wrong == "--fsdd":
+        complaint = "DIGIT_SPEAKER_TAKE.wav"
+    elif wrong == "--out":
+        given = (wrong, tmp_path / "file" / "all.json")
+    elif wrong == "--out a folder":
+        given = ("--out", tmp_path)
+    elif wrong == "--backbone":
+        complaint = "config.json"
+    else:
+        folder, given = shutil.copytree(model_folder, tmp_path / "model"), ("--backbone", tmp_path)
+        (folder / "text_backbone.json").mkdir()
+    result = run("eval", "pocket", "--model", folder, "--questions", questions, "--no-judge", *given, code=2)
+    (line,) = result.stderr.splitlines()
+    assert complaint in line
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_figures_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "all.json"
+    write_json(path, {"value": 1})
+
+    def write_half(self: Path, text: str, **_: str) -> None:
+        self.write_bytes(text.encode()[:5])
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(OSError, match="no space"):
+        write_json(path, {"value": 2})
+    assert json.loads(path.read_text()) == {"value": 1}
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_targets_know_their_side():

@@ -3,8 +3,11 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
 
 from deeptalk.backbone import open_backbone
 from deeptalk.cli.opening import open_model
@@ -13,7 +16,14 @@ from deeptalk.data.domain.refusals import REFUSAL
 from deeptalk.decoding import DecodingEngine, LoadedModel
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.evaluation.metrics import Score
-from deeptalk.evaluation.pocket import Judges, PocketEvaluation, PocketReport, judge_floor, open_judges
+from deeptalk.evaluation.pocket import (
+    Judges,
+    PocketEvaluation,
+    PocketReport,
+    digit_recordings,
+    judge_floor,
+    open_judges,
+)
 from deeptalk.evaluation.questions import EvalSet
 from deeptalk.model import DeepTalk
 from deeptalk.model.weights import model_folder
@@ -33,12 +43,23 @@ def evaluate_pocket(
     has_judge: bool = True,
     out: Path | None = None,
 ) -> PocketReport:
-    """All figures of a model; with ``backbone`` its figure is measured and noted beside the weights."""
+    """All figures of a model; with ``backbone`` its figure is measured and noted beside the weights.
+
+    Raises DeepTalkError before the first question where something given can't be read or written.
+    """
+    figure = model_folder(model) / BACKBONE_FIGURE
+    if fsdd is not None:
+        digit_recordings(fsdd)
+    if backbone is not None:
+        check_place(figure)
+    if out is not None:
+        check_place(out)
     loaded = open_model(model)
     if voice not in loaded.voices:
         raise ConfigError(f"No voice is called {voice!r}; this model has: {', '.join(loaded.voices)}.")
     asked = EvalSet(questions or Path(str(files("deeptalk"))) / "assets" / "evaluation")
     judges = open_judges(asked.folder) if has_judge else None
+    bare = None if backbone is None else text_backbone(loaded, backbone)
     with bars() as show:
         run = PocketEvaluation(loaded, asked, voice=voice, limit=limit)
         report = run.run(
@@ -47,17 +68,36 @@ def evaluate_pocket(
             refusal=REFUSAL,
             progress=lambda name, done, total: show("questions", done, total, name),
         )
-    if backbone is not None:
-        _note_backbone(
-            loaded, asked, backbone, model_folder(model) / BACKBONE_FIGURE, voice=voice, limit=limit
-        )
-    _add_drop(report, model_folder(model) / BACKBONE_FIGURE, limit=limit)
+    if bare is not None:
+        _note_backbone(bare, asked, figure, voice=voice, limit=limit)
+    _add_drop(report, figure, limit=limit)
     _add_floor(report, judges, asked, voice=voice, limit=limit)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         items = [dataclasses.asdict(item) for item in report.items]
-        out.write_text(json.dumps(report.to_dict() | {"items": items}, indent=1, ensure_ascii=False) + "\n")
+        write_json(out, report.to_dict() | {"items": items})
     return report
+
+
+def check_place(path: Path) -> None:
+    """Make a file's folder; DataError where the file could not be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise DataError(f"{path}: can't be written ({error}).") from error
+    if path.is_dir():
+        raise DataError(f"{path}: can't be written, it is a folder; name a file.")
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        unfinished.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def text_backbone(loaded: LoadedModel, folder: Path) -> LoadedModel:
@@ -68,13 +108,11 @@ def text_backbone(loaded: LoadedModel, folder: Path) -> LoadedModel:
     return LoadedModel(engine=DecodingEngine(other), codec=loaded.codec)
 
 
-def _note_backbone(
-    loaded: LoadedModel, asked: EvalSet, backbone: Path, path: Path, *, voice: str, limit: int | None
-) -> None:
-    run = PocketEvaluation(text_backbone(loaded, backbone), asked, voice=voice, limit=limit)
+def _note_backbone(bare: LoadedModel, asked: EvalSet, path: Path, *, voice: str, limit: int | None) -> None:
+    run = PocketEvaluation(bare, asked, voice=voice, limit=limit)
     run.text_to_text()
     scores = {score.name: score.value for score in run.report.scores}
-    path.write_text(json.dumps({"scores": scores, "limit": limit}, indent=1) + "\n")
+    write_json(path, {"scores": scores, "limit": limit})
 
 
 def _add_drop(report: PocketReport, path: Path, *, limit: int | None) -> None:

@@ -171,9 +171,7 @@ class PocketEvaluation:
         if folder is None:
             self.report.not_run.append("real_digits (no --fsdd DIR)")
             return
-        paths = sorted(folder.glob("[0-9]_*_*.wav"))
-        if not paths:
-            raise DataError(f"{folder}: no files named DIGIT_SPEAKER_TAKE.wav.")
+        paths = digit_recordings(folder)
         random.Random(0).shuffle(paths)
         paths = paths[: self.limit] if self.limit else paths
         asked = [self.respondent.spoken(load_waveform(path, sample_rate=16_000)) for path in paths]
@@ -273,6 +271,14 @@ class Judges:
 
     bigram: SpeechJudge
     unigram: SpeechJudge
+
+
+def digit_recordings(folder: Path) -> list[Path]:
+    """The files of the Free Spoken Digit Dataset in a folder; DataError where there are none."""
+    paths = sorted(folder.glob("[0-9]_*_*.wav"))
+    if not paths:
+        raise DataError(f"{folder}: no files named DIGIT_SPEAKER_TAKE.wav.")
+    return paths
 
 
 def sound_of(answered: Answered, codec: Codec) -> Float[Tensor, "S"]:
