@@ -1,3 +1,5 @@
+from threading import Thread
+
 import pytest
 import torch
 
@@ -142,6 +144,41 @@ def test_interrupting_from_inside_the_loop(conversation: Conversation):
             conversation.interrupt()
     assert conversation.last_reply.num_frames == 1
     assert conversation.last_reply.finish_reason == "interrupted"
+
+
+@pytest.mark.parametrize("when", ["between pieces", "inside a step"])
+def test_another_thread_may_interrupt(model: DeepTalk, monkeypatch: pytest.MonkeyPatch, when: str):
+    engine = DecodingEngine(model)
+    conversation = Conversation(engine, CODEC, options=OPTIONS)
+    step, num_steps, interrupted_at = engine.step, 0, []
+
+    def interrupt() -> None:
+        if num_steps >= 4 and not interrupted_at:
+            interrupted_at.append(num_steps)
+            thread = Thread(target=conversation.interrupt)
+            thread.start()
+            thread.join()
+
+    def counted(state):
+        nonlocal num_steps
+        num_steps += 1
+        if when == "inside a step":
+            interrupt()
+        return step(state)
+
+    monkeypatch.setattr(engine, "step", counted)
+    conversation.say_text("hello")
+    said = ""
+    for piece in conversation.reply():
+        said += piece.text
+        if when == "between pieces":
+            interrupt()
+    assert interrupted_at == [num_steps]
+    assert conversation.last_reply.finish_reason == "interrupted"
+    assert conversation.last_reply.text == said.strip()
+    conversation.say_text("go on")
+    drain(conversation)
+    assert conversation.last_reply.finish_reason == "length"
 
 
 def test_times_count_computing_only(model: DeepTalk, monkeypatch: pytest.MonkeyPatch):

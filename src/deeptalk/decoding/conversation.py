@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from threading import RLock
 
 import torch
 
@@ -69,6 +70,7 @@ class Conversation:
         self._asked: Asked | None = None
         self._asked_seconds = 0.0
         self._speaking: _Speaking | None = None
+        self._concluding = RLock()
         self._num_replies = 0
         self._last_reply: Reply | None = None
 
@@ -195,9 +197,12 @@ class Conversation:
             speaking.is_running = False
 
     def _conclude(self, speaking: _Speaking) -> None:
-        """Note what was said; the dialogue goes on from there."""
-        if self._speaking is not speaking:
-            return
+        """Note what was said, once, whichever thread comes first; the dialogue goes on from there."""
+        with self._concluding:
+            if self._speaking is speaking:
+                self._note(speaking)
+
+    def _note(self, speaking: _Speaking) -> None:
         self._speaking, speaking.is_over = None, True
         if speaking.state is None:
             return
