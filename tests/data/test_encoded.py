@@ -67,9 +67,12 @@ def test_encoding_goes_on_where_it_was_and_begins_anew_for_another_encoder_or_ot
     data_folder: Path,
 ) -> None:
     first = HalfRate()
-    assert _encode(data_folder, first) > 0
+    told: list[tuple[int, int]] = []
+    assert _encode(data_folder, first, progress=lambda *at: told.append(at)) > 0
+    assert told == [(1, 2), (2, 2)]
     again = HalfRate()
-    assert _encode(data_folder, again) == 0
+    assert _encode(data_folder, again, progress=lambda *at: told.append(at)) == 0
+    assert len(told) == 2  # nothing was made
     assert again.num_calls == 0
     lost = data_folder / "encoded" / "questions" / "pass-1-000"
     before = np.load(lost.with_suffix(".npy"))

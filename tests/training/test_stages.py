@@ -2,8 +2,12 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +22,8 @@ from deeptalk.training.metrics import read_metrics
 from deeptalk.training.override import override
 from deeptalk.training.recipe import AtRandom, Recipe
 from deeptalk.training.run import is_finished, open_stage, run_stage
-from deeptalk.training.stage import Places
+from deeptalk.training.stage import Places, silent
+from deeptalk.training.stage_dialogue import HEARD, SPOKEN
 
 STAGES = ("pocket-align", "pocket-audio-experts", "pocket-text-experts", "pocket-joint")
 Complete = Callable[[Recipe], Path]
@@ -232,6 +237,47 @@ def test_other_stages_need_all_experts(name: str, root: Path, data: Path):
 def test_a_stage_asks_for_the_one_before(root: Path, data: Path):
     with pytest.raises(CheckpointError, match="train the recipe 'pocket-align' first"):
         list(run_stage(dialogue("pocket-audio-experts"), root=root, data=data))
+
+
+def test_what_is_encoded_before_the_first_step_is_told(
+    complete: Complete, root: Path, data: Path, tmp_path: Path
+):
+    pretrain(complete, root)
+    fresh = tmp_path / "fresh"
+    shutil.copytree(data, fresh, ignore=shutil.ignore_patterns("codes", "encoded"))
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    def tell(name: str, done: int, total: int) -> None:
+        told.setdefault(name, []).append((done, total))
+
+    places = Places(root=root, data=fresh)
+    open_stage(dialogue("pocket-align"), places, progress=tell)
+    assert list(told) == [f"codes of {part}" for part in SPOKEN] + [f"encoding {part}" for part in HEARD]
+    assert all(steps[-1][0] == steps[-1][1] for steps in told.values())
+    told.clear()
+    open_stage(dialogue("pocket-align"), places, progress=tell)
+    assert not told
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_the_main_process_alone_tells_what_it_encodes(
+    is_main: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given: list[object] = []
+
+    def stop(*_: object, progress: object, **__: object) -> None:
+        given.append(progress)
+        raise ConfigError("enough")
+
+    def tell(name: str, done: int, total: int) -> None: ...
+
+    accelerator: Any = SimpleNamespace(
+        is_main_process=is_main, wait_for_everyone=lambda: None, main_process_first=nullcontext
+    )
+    monkeypatch.setattr("deeptalk.training.run.open_stage", stop)
+    with pytest.raises(ConfigError, match="enough"):
+        list(run_stage(tiny("pocket-text"), root=tmp_path, accelerator=accelerator, progress=tell))
+    assert given == [tell if is_main else silent]
 
 
 def test_experts_by_lot_stay_the_same_when_resumed(complete: Complete, root: Path, data: Path):

@@ -1,4 +1,4 @@
-"""A stage while it trains: one bar, losses beside it."""
+"""A stage while it trains: a bar for each set that is encoded first, then one with losses beside it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +32,7 @@ def train_stage(
             compiled=compiled,
             shared=shared,
             dense=dense,
+            progress=show,
         ):
             held_out = f" · held out {_figures(report.evaluation)}" if report.evaluation else held_out
             skipped = f" · {report.skipped} skipped" if report.skipped else ""

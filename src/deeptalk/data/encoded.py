@@ -104,7 +104,7 @@ def encode_questions(
     """Output of the frozen encoder for all clips in `passes` different rooms, fp16; returns frames written.
 
     Kept shard by shard under `encoded/<part>`: an interrupted run continues; another encoder or other
-    clips begin anew.
+    clips begin anew. `progress` is told of shards that are made, not of those that stand there.
     """
     reader = MelReader(spec, augmentation=augmentation or Augmentation())
     mark = fingerprint(encoder, f"{spec} {reader.augmentation} {seed}")
@@ -121,8 +121,8 @@ def encode_questions(
             if not path.with_suffix(".jsonl").is_file():
                 clips = [Clip.of(r) for r in records[start : start + _CLIPS_PER_SHARD]]
                 total += _encode_shard(clips, path, encoder, reader, seed=[seed, turn, start, *part.encode()])
-            if progress is not None:
-                progress(number + 1, len(shards))
+                if progress is not None:
+                    progress(number + 1, len(shards))
     return total
 
 

@@ -23,7 +23,7 @@ from deeptalk.training.loop import StepReport, build_accelerator, train
 from deeptalk.training.metrics import MetricsWriter
 from deeptalk.training.preference import Preference
 from deeptalk.training.recipe import Recipe
-from deeptalk.training.stage import Places, Stage
+from deeptalk.training.stage import Places, Progress, Stage, silent
 from deeptalk.training.stage_codec import CodecStage
 from deeptalk.training.stage_dialogue import DialogueStage
 from deeptalk.training.stage_encoder import EncoderStage
@@ -45,10 +45,11 @@ _STAGES: dict[type, Callable[[Recipe, Places], Stage]] = {
 }
 
 
-def open_stage(recipe: Recipe, places: Places, *, dense: bool = False) -> Stage:
+def open_stage(recipe: Recipe, places: Places, *, dense: bool = False, progress: Progress = silent) -> Stage:
     """The model, data and objective of a recipe; random weights come from the recipe's seed alone.
 
-    `dense` opens stage 2.1 without the experts that it masks.
+    `dense` opens stage 2.1 without the experts that it masks. `progress` is told of recordings that are
+    encoded first.
     """
     kind = type(recipe.objective)
     if kind not in _STAGES:
@@ -57,7 +58,9 @@ def open_stage(recipe: Recipe, places: Places, *, dense: bool = False) -> Stage:
         raise ConfigError(f"recipe {recipe.name!r} masks no experts; only stage 2.1 trains without them.")
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        return DialogueStage(recipe, places, dense=True) if dense else _STAGES[kind](recipe, places)
+        if kind is Supervised:
+            return DialogueStage(recipe, places, dense=dense, progress=progress)
+        return _STAGES[kind](recipe, places)
 
 
 def run_stage(
@@ -71,6 +74,7 @@ def run_stage(
     shared: bool = False,
     dense: bool = False,
     accelerator: Accelerator | None = None,
+    progress: Progress = silent,
 ) -> Iterator[StepReport]:
     """Train a recipe and leave its result in `root/NAME/model`, checkpoints and metrics in `root/NAME/run`.
 
@@ -78,7 +82,8 @@ def run_stage(
     finished yields nothing; without it, only `anew` deletes what an interrupted run has kept, and that once
     the stage is open. `compiled` fuses the backbone's layers, for the same results up to rounding.
     Each process takes `accumulate` micro-batches a step; `shared`, all together take them. `dense` trains
-    stage 2.1 without the experts that it masks, for the same results up to rounding.
+    stage 2.1 without the experts that it masks, for the same results up to rounding. The main process tells
+    `progress` what it encodes before the first step.
 
     Raises:
         ConfigError: the recipe fits neither its data nor the stages it starts from, its micro-batches
@@ -99,7 +104,8 @@ def run_stage(
     accelerator.wait_for_everyone()  # all have looked before anything moves
     with _without(folder) if accelerator.is_main_process and not resume else nullcontext():
         with accelerator.main_process_first():  # it makes the caches and the partition that the others read
-            stage = open_stage(recipe, places, dense=dense)
+            told = progress if accelerator.is_main_process else silent
+            stage = open_stage(recipe, places, dense=dense, progress=told)
         freeze_all_but(stage.model, recipe.trains)
         accelerator.wait_for_everyone()
     if compiled:

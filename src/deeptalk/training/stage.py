@@ -35,6 +35,18 @@ class Places:
         return folder
 
 
+class Progress(Protocol):
+    """Is told how far something is that takes long before a stage can train."""
+
+    def __call__(self, name: str, done: int, total: int, /) -> None:
+        """So much of it is done."""
+        ...
+
+
+def silent(name: str, done: int, total: int, /) -> None:
+    """Tells nobody."""
+
+
 class SizedBatches(Protocol):
     """Endless batches that know how many of them are an epoch."""
 

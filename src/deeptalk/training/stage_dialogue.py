@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -45,7 +46,7 @@ from deeptalk.training.lossless import TextOfTextRows, check_frozen
 from deeptalk.training.objective import Objective
 from deeptalk.training.parts import DialoguePart
 from deeptalk.training.recipe import Appended, AtRandom, ByLoad, Copies, Recipe, Source
-from deeptalk.training.stage import Places, SizedBatches
+from deeptalk.training.stage import Places, Progress, SizedBatches, silent
 from deeptalk.training.stage_text import read_layout
 from deeptalk.training.supervised import Supervised
 
@@ -65,7 +66,9 @@ class DialogueStage:
     loaded once, where the partition is still to be measured.
     """
 
-    def __init__(self, recipe: Recipe, places: Places, *, dense: bool = False) -> None:
+    def __init__(
+        self, recipe: Recipe, places: Places, *, dense: bool = False, progress: Progress = silent
+    ) -> None:
         if dense:
             _check_dense(recipe)
         self.recipe, self.places = recipe, places
@@ -75,7 +78,7 @@ class DialogueStage:
         else:
             kept = self._chosen_before() if dense else None
             self.model, self.tokenizer_path, self.codec_folder = _continued(recipe, places, kept=kept)
-        prepare_caches(recipe, places, model=self.model, codec_folder=self.codec_folder)
+        prepare_caches(recipe, places, model=self.model, codec_folder=self.codec_folder, progress=progress)
         self.context = self._context()
         self._divide_experts()
         if self.model.config.is_lossless:
@@ -247,23 +250,28 @@ def save_speaking(
         shutil.copyfile(path, folder / CODEC / path.name)
 
 
-def prepare_caches(recipe: Recipe, places: Places, *, model: DeepTalk, codec_folder: Path) -> None:
+def prepare_caches(
+    recipe: Recipe, places: Places, *, model: DeepTalk, codec_folder: Path, progress: Progress = silent
+) -> None:
     """Make what is missing: codes of all recorded answers, and with `encoded_passes` the encoder's output."""
     files = [codec_folder / "config.json", *sorted(codec_folder.glob("*.safetensors"))]
     files += [places.data / f"{part}.jsonl" for part in SPOKEN]
     mark = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     note = places.data / "codes" / "made_from.sha256"
     if not note.is_file() or note.read_text() != mark:
-        encode_answers(places.data, load_codec(codec_folder), parts=SPOKEN)
+        codec = load_codec(codec_folder)
+        for part in SPOKEN:
+            encode_answers(places.data, codec, parts=(part,), progress=partial(progress, f"codes of {part}"))
         write_text(note, mark)
-    if recipe.encoded_passes:
+    for part in HEARD if recipe.encoded_passes else ():
         encode_questions(
             places.data,
             model.encoder,
             spec=model.mel,
             passes=recipe.encoded_passes,
-            parts=HEARD,
+            parts=(part,),
             augmentation=ROOMS,
+            progress=partial(progress, f"encoding {part}"),
         )
 
 
