@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-QUESTION = sorted((ROOT / "examples" / "questions").glob("*.wav"))[0]
+QUESTION = ROOT / "examples" / "questions" / "2-hey-whats-five-plus-thirty-four.wav"
 
 pytestmark = [pytest.mark.slow, pytest.mark.weights]
 
@@ -43,16 +43,19 @@ def link_package(source: Path) -> None:
 
 def test_the_wheel_answers_outside_the_checkout(site: Path, tmp_path: Path):
     code = "import deeptalk; print(deeptalk.__file__); from deeptalk.cli import main; main()"
+    typed = ("--text", "what's five plus thirty four")
     done = subprocess.run(
-        [sys.executable, "-c", code, "talk", str(QUESTION), "--out", str(tmp_path), "--json"],
+        [sys.executable, "-c", code, "talk", str(QUESTION), *typed, "--out", str(tmp_path), "--json"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(site)},
         check=True,
         capture_output=True,
         text=True,
     )
-    where, line = done.stdout.splitlines()
+    where, *lines = done.stdout.splitlines()
     assert Path(where).is_relative_to(site)
-    answer = json.loads(line)
-    assert answer["text"]
-    assert Path(answer["audio"]).stat().st_size > 1_000
+    answers = [json.loads(line) for line in lines]
+    assert len(answers) == 2
+    for answer in answers:
+        assert "thirty nine" in answer["text"], answer
+        assert Path(answer["audio"]).stat().st_size > 1_000
