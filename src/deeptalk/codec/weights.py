@@ -46,7 +46,7 @@ def load_codec(folder: str | Path) -> Codec:
     folder = Path(folder)
     given = _read_config(folder)
     if "codec" not in given and "encoder_rates" in given:  # SNAC's own layout, which has no version
-        given |= {"codec": "snac", "format_version": FORMAT_VERSION}
+        given = {"codec": "snac", "format_version": FORMAT_VERSION} | given
     kind, version = given.pop("codec", None), given.pop("format_version", None)
     if kind not in ("pocket", "snac", "sine"):
         raise CheckpointError(f"{folder}/config.json: codec must be pocket, snac or sine, got {kind!r}.")
