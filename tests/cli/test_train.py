@@ -95,6 +95,8 @@ def test_an_interrupted_run_is_deleted_only_when_asked(root, monkeypatch):
         (("pocket-text", "--set", "optim.lr=fast"), "not a value of type float"),
         (("pocket-text", "--dense"), "only stage 2.1 trains without them"),
         (("pocket-audio-experts", "--dense"), "train the recipe 'pocket-align' first"),
+        (("align",), "'whisper-medium', a public checkpoint; opening it isn't finished yet"),
+        (("audio-experts",), "train the recipe 'align' first"),
         (("pocket-joint",), "train the recipe 'pocket-text-experts' first"),
     ],
 )

@@ -40,6 +40,7 @@ def train(
     from deeptalk.training.override import override
 
     chosen = override(chosen.tiny() if tiny else chosen, *(settings or []))
+    _check_public(chosen, root)
     last = train_stage(
         chosen,
         root=root,
@@ -62,6 +63,19 @@ def train(
             console().print(f"samples left out: {reasons}")
     if is_interrupted:
         raise typer.Exit(130)
+
+
+def _check_public(recipe: "Recipe", root: Path) -> None:
+    """Refuse what starts from a public checkpoint that isn't there: no recipe makes it."""
+    from deeptalk.recipes import PIPELINE
+
+    for name in recipe.starts_from:
+        folder = root / name / "model"
+        if name in PIPELINE[0].starts_from and not folder.is_dir():
+            raise ConfigError(
+                f"recipe {recipe.name!r} starts from {name!r}, a public checkpoint; opening it isn't "
+                f"finished yet, and {folder} is missing; `deeptalk reproduce` needs none of them."
+            )
 
 
 def _find(name: str) -> "Recipe":
