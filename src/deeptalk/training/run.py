@@ -233,12 +233,6 @@ def _asked(note: Mapping[str, Any]) -> Mapping[str, Any]:
     return note["recipe"] if epochs is None else {**note["recipe"], "epochs": epochs, "num_steps": None}
 
 
-def _asked(note: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The values of the recipe that was asked for, before its epochs were counted in steps."""
-    epochs = note.get("asked_epochs")
-    return note["recipe"] if epochs is None else {**note["recipe"], "epochs": epochs, "num_steps": None}
-
-
 def provenance(recipe: Recipe, places: Places) -> dict[str, Any]:
     """Where weights come from: the whole recipe, and hashes of its manifests and of the stages before."""
     manifests = {
