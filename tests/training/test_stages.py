@@ -126,7 +126,8 @@ def test_an_interrupted_stage_ends_as_if_it_had_not_been(
     if name == "pocket-joint-far":  # Muon, codes of chance, words and phones
         pretrain(complete, root)
         complete(dialogue("pocket-align"))
-        recipe = dataclasses.replace(recipe, starts_from=("pocket-align",), encoded_passes=1)
+        with_codes = tuple(source for source in recipe.mixture if source.task == "speech_to_speech")
+        recipe = dataclasses.replace(recipe, starts_from=("pocket-align",), mixture=with_codes)
     straight = complete(dataclasses.replace(recipe, name="straight"))
     torch.manual_seed(0)
     first = run_stage(recipe, root=root, data=data)
