@@ -180,9 +180,16 @@ def test_a_stage_that_cannot_open_deletes_nothing(root: Path, data: Path, tmp_pa
     recipe = tiny("pocket-text")
     interrupt(recipe, root, data)
     before = kept(root / recipe.name)
-    for broken, places in ((recipe, tmp_path / "nothing"), (override(recipe, "trains=nothing"), data)):
-        with pytest.raises(DeepTalkError):
-            list(run_stage(broken, root=root, data=places, resume=False, anew=True))
+    (half := tmp_path / "half").mkdir()
+    shutil.copyfile(data / "tokenizer.json", half / "tokenizer.json")
+    cases = (
+        (recipe, tmp_path / "nothing", "tokenizer"),
+        (recipe, half, "no such manifest"),
+        (override(recipe, "trains=nothing"), data, "matches no parameter"),
+    )
+    for broken, folder, reason in cases:
+        with pytest.raises(DeepTalkError, match=reason):
+            list(run_stage(broken, root=root, data=folder, resume=False, anew=True))
         assert kept(root / recipe.name) == before
 
 

@@ -107,10 +107,11 @@ def run_stage(
             told = progress if accelerator.is_main_process else silent
             stage = open_stage(recipe, places, dense=dense, progress=told)
         freeze_all_but(stage.model, recipe.trains)
-        accelerator.wait_for_everyone()
+        batches = stage.batches(rank=accelerator.process_index, world_size=accelerator.num_processes)
+        held_out = stage.held_out()
+        accelerator.wait_for_everyone()  # what was left there goes once all can begin
     if compiled:
         _compile(stage.model)
-    batches = stage.batches(rank=accelerator.process_index, world_size=accelerator.num_processes)
     if recipe.num_steps is None:
         num_batches = batches.num_batches_per_epoch() * (recipe.epochs or 1)
         recipe = dataclasses.replace(recipe, num_steps=max(1, num_batches // recipe.accumulate), epochs=None)
@@ -121,7 +122,6 @@ def run_stage(
         "num_processes": accelerator.num_processes,
     }
     metrics = _open_metrics(folder) if accelerator.is_main_process else None
-    held_out = stage.held_out()
     rejected: Mapping[str, int] = {}
     for report in train(
         stage.model,
