@@ -16,7 +16,7 @@ from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.model.encoder import EncoderConfig, SpeechEncoder
 from deeptalk.recipes import PIPELINE, POCKET_PIPELINE, RECIPES
-from deeptalk.recipes.pocket import POCKET_BACKBONE, POCKET_JOINT, POCKET_LAYOUT, POCKET_TRIALS
+from deeptalk.recipes.pocket import POCKET_BACKBONE, POCKET_JOINT, POCKET_LAYOUT
 from deeptalk.recipes.preference import POCKET_PREFERENCE
 from deeptalk.recipes.variants import POCKET_VARIANTS
 from deeptalk.training.ctc import EncoderForCtc
@@ -108,7 +108,7 @@ def test_pretraining_builds_and_trains_everything(recipe: Recipe):
     "pipeline",
     [
         PIPELINE,
-        (*POCKET_PIPELINE, *POCKET_TRIALS),
+        POCKET_PIPELINE,
         (*POCKET_PIPELINE, POCKET_PREFERENCE),
         (*POCKET_PIPELINE, *POCKET_VARIANTS),
     ],
@@ -124,7 +124,7 @@ def test_stages_start_from_earlier_ones(pipeline: tuple[Recipe, ...]):
 
 
 def test_every_recipe_has_its_name_and_its_section():
-    others = len(POCKET_TRIALS) + len(POCKET_VARIANTS) + 1
+    others = len(POCKET_VARIANTS) + 1
     assert len(RECIPES) == len(PIPELINE) + len(POCKET_PIPELINE) + others
     assert all(RECIPES[name].name == name and RECIPES[name].paper for name in RECIPES)
 

@@ -101,49 +101,6 @@ def test_the_shipped_weights_come_from_the_pipeline_as_it_stands():
     assert not different
 
 
-def stored(recipe: Recipe, *without: str) -> dict[str, Any]:
-    """A recipe as it was written down before some of its dotted fields existed."""
-    values = json.loads(json.dumps(recipe.to_dict()))
-    for path in without:
-        *parents, name = path.split(".")
-        inside = values
-        for parent in parents:
-            inside = inside[int(parent) if isinstance(inside, list) else parent]
-        del inside[name]
-    return values
-
-
-def test_values_from_before_a_field_with_a_default_are_the_same_recipe():
-    codec = RECIPES["pocket-codec"]
-    assert codec.makes_the_same_as(stored(codec))
-    assert codec.makes_the_same_as(stored(codec, "model.codec.look_ahead_frames", "optim.eps", "precision"))
-    assert codec.makes_the_same_as(stored(codec, "model.codec.quantiser"))
-    assert codec.makes_the_same_as(stored(codec) | {"eval_every": 7, "paper": "none"})
-    assert JOINT.makes_the_same_as(stored(override(JOINT, "eval_every=3"), "objective.alignment"))
-    source = dataclasses.replace(JOINT, mixture=(Source(manifest="m", task="asr"),))
-    assert source.makes_the_same_as(stored(source, "mixture.0.weight"))
-
-
-def test_values_that_differ_are_another_recipe():
-    ahead, aligned = RECIPES["pocket-codec-ahead"], RECIPES["pocket-joint-aligned"]
-    assert not ahead.makes_the_same_as(stored(ahead, "model.codec.look_ahead_frames"))  # 1, not the default
-    assert not aligned.makes_the_same_as(stored(aligned, "objective.alignment"))
-    assert not aligned.makes_the_same_as(stored(aligned, "objective.alignment.phone_weight"))
-    assert not aligned.makes_the_same_as(stored(aligned, "mixture.3.manifest"))  # it has no default
-    assert not aligned.makes_the_same_as(stored(aligned) | {"dropped": 1})
-    assert not aligned.makes_the_same_as(stored(aligned) | {"mixture": stored(aligned)["mixture"][:-1]})
-    assert not JOINT.makes_the_same_as(stored(override(JOINT, "optim.lr=1e-5")))
-
-
-def test_the_shipped_weights_come_from_the_pipeline_as_it_stands():
-    shipped = json.loads((files("deeptalk") / "assets" / "pocket" / "stages.json").read_text())["stages"]
-    recipes = {recipe.name: recipe for recipe in POCKET_PIPELINE}
-    assert list(shipped)[-1] == POCKET_PIPELINE[-1].name
-    assert shipped.keys() <= recipes.keys()
-    different = [name for name in shipped if not recipes[name].makes_the_same_as(shipped[name]["recipe"])]
-    assert not different
-
-
 def test_to_dict_names_the_kind_of_every_part():
     plain = JOINT.to_dict()
     assert plain["kind"] == "Recipe"

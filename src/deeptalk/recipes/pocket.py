@@ -260,7 +260,7 @@ POCKET_CODEC_AHEAD = replace(
 POCKET_CODEC_PHONES = replace(
     POCKET_CODEC_AHEAD,
     name="pocket-codec-phones",
-    paper="section 3.1: stands for the pretrained codec, with SNAC's clock and shape; coarse codes tell phones",
+    paper="section 3.1: stands for the pretrained codec, with SNAC's clock and shape; codes tell phones",
     starts_from=("pocket-codec-ahead",),
     mixture=(
         Source(manifest="aloud", task="sound", weight=0.1),
@@ -385,92 +385,6 @@ POCKET_JOINT = Recipe(
     seed=48,
 )
 
-POCKET_JOINT_MORE = replace(
-    POCKET_JOINT,
-    name="pocket-joint-more",
-    starts_from=("pocket-joint",),
-    # answers to typed questions teach the voice at half the positions of a spoken question
-    mixture=(
-        Source(manifest="speech_train", task="speech_to_speech", weight=0.13),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.21),
-        Source(manifest="speech_train", task="text_to_speech", weight=0.12),
-        Source(manifest="aloud", task="read_aloud", weight=0.08),
-        Source(manifest="reading", task="asr", weight=0.06),
-        Source(manifest="questions", task="asr", weight=0.04),
-        Source(manifest="text_train", task="text_to_text", weight=0.22),
-        Source(manifest="text_more", task="text_to_text", weight=0.14),
-    ),
-    objective=Supervised(text_weight=1.0, codec_weight=1 / 8, balance_weight=0.0005),
-    optim=Muon(
-        lr=1.5e-3,
-        betas=(0.9, 0.95),
-        weight_decay=0.02,
-        matrices=("*layers.*", "adapter.*", "!*.gate.weight"),
-    ),
-    accumulate=4,
-    num_steps=6_500,
-    average=0.998,
-    eval_every=1_000,
-    save_every=250,
-    seed=51,
-)
-
-POCKET_JOINT_HEARD = replace(
-    POCKET_JOINT_MORE,
-    name="pocket-joint-heard",
-    starts_from=("pocket-joint-more",),
-    # questions that make no sense teach to listen where a guess would do,
-    # and repeating to read what stands there
-    mixture=(
-        Source(manifest="speech_train", task="speech_to_speech", weight=0.08),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.26),
-        Source(manifest="speech_train", task="text_to_speech", weight=0.04),
-        Source(manifest="aloud", task="read_aloud", weight=0.04),
-        Source(manifest="answers", task="read_aloud", weight=0.06),
-        Source(manifest="reading_train", task="repeat", weight=0.05),
-        Source(manifest="reading", task="asr", weight=0.09),
-        Source(manifest="questions", task="asr", weight=0.04),
-        Source(manifest="questions_more", task="asr", weight=0.06),
-        Source(manifest="mixed", task="asr", weight=0.12),
-        Source(manifest="text_train", task="text_to_text", weight=0.10),
-        Source(manifest="text_more", task="text_to_text", weight=0.06),
-    ),
-    num_steps=880,
-    seed=52,
-)
-
-POCKET_JOINT_SPOKEN = replace(
-    POCKET_JOINT_HEARD,
-    name="pocket-joint-spoken",
-    starts_from=("pocket-joint-heard", "pocket-encoder-wide", "pocket-codec-ahead"),
-    # twice the clips to hear and four times those to say; codes of chance among those that an answer goes on
-    # from, as a model that learnt to go on from its own past alone drifts away from the text
-    mixture=(
-        Source(manifest="speech_train", task="speech_to_speech", weight=0.10),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.13),
-        Source(manifest="speech_train", task="text_to_speech", weight=0.13),
-        Source(manifest="answers", task="read_aloud", weight=0.05),
-        Source(manifest="answers_more", task="read_aloud", weight=0.12),
-        Source(manifest="aloud", task="read_aloud", weight=0.02),
-        Source(manifest="aloud_more", task="read_aloud", weight=0.06),
-        Source(manifest="reading", task="asr", weight=0.05),
-        Source(manifest="questions", task="asr", weight=0.01),
-        Source(manifest="questions_more", task="asr", weight=0.02),
-        Source(manifest="questions_rest", task="asr", weight=0.03),
-        Source(manifest="mixed", task="asr", weight=0.02),
-        Source(manifest="drills", task="asr", weight=0.06),
-        Source(manifest="text_train", task="text_to_text", weight=0.09),
-        Source(manifest="text_more", task="text_to_text", weight=0.09),
-        Source(manifest="reading_train", task="repeat", weight=0.02),
-    ),
-    objective=Supervised(text_weight=1.0, codec_weight=1 / 8, balance_weight=0.0005, code_noise=0.5),
-    num_steps=3_900,
-    encoded_passes=1,
-    seed=55,
-)
-
-# meant to take the place of the three before it: it speaks better after less than half of their time, but its
-# text is not as good yet
 POCKET_JOINT_ALIGNED = replace(
     POCKET_JOINT,
     name="pocket-joint-aligned",
@@ -562,20 +476,18 @@ POCKET_PIPELINE = (
     POCKET_CODEC,
     POCKET_CODEC_MORE,
     POCKET_CODEC_AHEAD,
+    POCKET_CODEC_PHONES,
     POCKET_TEXT,
     POCKET_ENCODER_START,
     POCKET_ENCODER,
     POCKET_ENCODER_ROOMS,
     POCKET_ENCODER_MORE,
     POCKET_ENCODER_WIDE,
+    POCKET_ENCODER_FAR,
     POCKET_ALIGN,
     POCKET_AUDIO_EXPERTS,
     POCKET_TEXT_EXPERTS,
     POCKET_JOINT,
-    POCKET_JOINT_MORE,
-    POCKET_JOINT_HEARD,
-    POCKET_JOINT_SPOKEN,
+    POCKET_JOINT_ALIGNED,
+    POCKET_JOINT_FAR,
 )
-
-# trained, and not shipped
-POCKET_TRIALS = (POCKET_JOINT_ALIGNED, POCKET_ENCODER_FAR, POCKET_CODEC_PHONES, POCKET_JOINT_FAR)

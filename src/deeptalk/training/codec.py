@@ -28,7 +28,7 @@ class WaveformBatch(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodecTraining:
-    """The codec's own `loss`, and phones told by its coarser codes; `parts` are watched, not weighted again."""
+    """The codec's own `loss`, whose `parts` are watched too, and the phones that its coarser codes tell."""
 
     parts: tuple[str, ...] = ("spectral", "pitch", "commitment")
     phone_weight: float = 0.0
