@@ -1,6 +1,7 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and what tells one from another."""
 
 import os
+from hashlib import file_digest
 from pathlib import Path
 
 
@@ -16,3 +17,11 @@ def write_text(path: Path, text: str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def digest_of(path: Path) -> str | None:
+    """Sixteen hex digits of a file's SHA-256; None where there is no file."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()[:16]

@@ -1,7 +1,10 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
@@ -17,6 +20,13 @@ def build() -> Callable[..., DeepTalk]:
         return DeepTalk(config, tokenizer=ByteTokenizer()).eval()
 
     return make
+
+
+@pytest.fixture
+def tokenizer_path(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens.json"
+    Tokenizer(WordLevel({"hello": 0, "there": 1}, unk_token="hello")).save(str(path))
+    return path
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 
 from deeptalk.backbone import open_backbone
 from deeptalk.backbone.extra import ExtraExperts, ExtraRouting, is_extra_name
@@ -22,13 +20,6 @@ from deeptalk.streams import Batch
 
 Build = Callable[..., DeepTalk]
 SOURCES = ((1, 4, 6), (0, 2, 7))
-
-
-@pytest.fixture
-def tokenizer_path(tmp_path: Path) -> Path:
-    path = tmp_path / "tokens.json"
-    Tokenizer(WordLevel({"hello": 0}, unk_token="hello")).save(str(path))
-    return path
 
 
 @pytest.fixture

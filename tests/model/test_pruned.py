@@ -4,8 +4,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 
 from deeptalk.backbone import RouterMask
 from deeptalk.errors import CheckpointError, ConfigError
@@ -15,13 +13,6 @@ from deeptalk.model.weights import load, save
 from deeptalk.streams import Batch
 
 KEPT = torch.tensor([[False, True, False, True] + 4 * [False], 5 * [False] + [True, False, True]])
-
-
-@pytest.fixture
-def tokenizer_path(tmp_path: Path) -> Path:
-    path = tmp_path / "tokens.json"
-    Tokenizer(WordLevel({"hello": 0}, unk_token="hello")).save(str(path))
-    return path
 
 
 @pytest.fixture

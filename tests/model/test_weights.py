@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 
 from deeptalk.errors import CheckpointError
 from deeptalk.model.config import DeepTalkConfig
@@ -18,13 +16,6 @@ from deeptalk.model.weights import load, load_encoder, save, save_encoder
 from deeptalk.streams import Batch
 
 Build = Callable[..., DeepTalk]
-
-
-@pytest.fixture
-def tokenizer_path(tmp_path: Path) -> Path:
-    path = tmp_path / "tokens.json"
-    Tokenizer(WordLevel({"hello": 0, "there": 1}, unk_token="hello")).save(str(path))
-    return path
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from deeptalk.evaluation.pocket import (
     open_judges,
 )
 from deeptalk.evaluation.questions import EvalSet
+from deeptalk.files import write_text
 from deeptalk.model import DeepTalk
 from deeptalk.model.weights import model_folder
 
@@ -92,12 +93,7 @@ def check_place(path: Path) -> None:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
 def text_backbone(loaded: LoadedModel, folder: Path) -> LoadedModel:

@@ -27,6 +27,7 @@ from deeptalk.evaluation.pairs import (
 )
 from deeptalk.evaluation.pocket import sound_of
 from deeptalk.evaluation.recognisers import Recogniser
+from deeptalk.files import write_text
 from deeptalk.model.identity import model_hash
 from deeptalk.streams import Turn, encode_prompt
 from deeptalk.training.preference import check_experts, reference_log_probs
@@ -234,7 +235,7 @@ def build_pairs(
                 progress(len(entries), len(records))
     write_manifest(out, (e["pair"] for e in entries if e["pair"] is not None), kind="preference")
     report = summarise(entries)
-    report_path(out).write_text(json.dumps({"made_from": made_from, **asdict(report)}, indent=1) + "\n")
+    write_text(report_path(out), json.dumps({"made_from": made_from, **asdict(report)}, indent=1) + "\n")
     journal.unlink()
     return report
 

@@ -1,10 +1,10 @@
 """What a load was measured on, so that a partition can be traced to its model and its data."""
 
 from collections.abc import Iterable
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
+from deeptalk.files import digest_of
 from deeptalk.model import DeepTalk
 from deeptalk.model.identity import model_hash
 
@@ -15,10 +15,5 @@ def measured_on(model: DeepTalk, *, data: Path, manifests: Iterable[str]) -> dic
     A manifest that ``data`` doesn't hold as a file has None.
     """
     paths = {name: data / f"{name.removesuffix('.jsonl')}.jsonl" for name in sorted(set(manifests))}
-    hashes = {name: _hash(path) if path.is_file() else None for name, path in paths.items()}
+    hashes = {name: digest_of(path) for name, path in paths.items()}
     return {"model_hash": model_hash(model), "data_hashes": hashes}
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()[:16]

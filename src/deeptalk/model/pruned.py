@@ -12,12 +12,11 @@ from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.model.folder import CONFIG, TOKENIZER, read_config, read_tensors, weight_files, write_folder
-from deeptalk.model.weights import MODEL_TYPE, model_folder
+from deeptalk.model.weights import MODEL_TYPE, model_folder, tensors_beside_backbone
 from deeptalk.shapes import Bool, Tensor
 from deeptalk.streams.text import TextTokenizer
 
 _BACKBONE = "backbone."
-_PARTS = ("encoder", "adapter", "embedding", "heads")
 
 
 def load_pruned(name_or_path: str | Path, kept: Bool[Tensor, "L E"]) -> DeepTalk:
@@ -77,10 +76,7 @@ def save_pruned(
         raise CheckpointError(f"{tokenizer_path} is missing: a model is saved with its {TOKENIZER}.")
     files = weight_files(model_folder(base))
     merged = merged_state_dict(model.backbone, files, prefix=_BACKBONE)
-    tensors = {_BACKBONE + name: tensor for name, tensor in merged.items()}
-    for part in _PARTS:
-        state = model.get_submodule(part).state_dict()
-        tensors |= {f"{part}.{name}": tensor for name, tensor in state.items()}
+    tensors = tensors_beside_backbone(model) | {_BACKBONE + name: t for name, t in merged.items()}
     write_folder(
         Path(folder),
         config={"model_type": MODEL_TYPE, "architectures": ["DeepTalk"], **model.config.to_dict()},

@@ -164,6 +164,13 @@ def model_folder(name_or_path: str | Path) -> Path:
     return folder
 
 
+def tensors_beside_backbone(model: DeepTalk) -> dict[str, Tensor]:
+    """What a model's folder holds besides the backbone, by the names on disk."""
+    parts = {"encoder": model.encoder, "adapter": model.adapter}
+    parts |= {"embedding": model.embedding, "heads": model.heads}
+    return {f"{part}.{name}": t for part, module in parts.items() for name, t in module.state_dict().items()}
+
+
 def _outline(config: DeepTalkConfig) -> DeepTalk:
     """The model without its numbers: no memory is taken until config and tensors agree."""
     with torch.device("meta"):
@@ -180,9 +187,7 @@ def _outline(config: DeepTalkConfig) -> DeepTalk:
 
 def _stored_tensors(model: DeepTalk) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by their names on disk, each storage once, and for a name left out the one it shares with."""
-    parts = {"encoder": model.encoder, "adapter": model.adapter}
-    parts |= {"embedding": model.embedding, "heads": model.heads}
-    state = {f"{part}.{name}": t for part, module in parts.items() for name, t in module.state_dict().items()}
+    state = tensors_beside_backbone(model)
     state |= {_BACKBONE + name: tensor for name, tensor in fused_state_dict(model.backbone).items()}
     owner: dict[int, str] = {}
     shared: dict[str, str] = {}

@@ -1,7 +1,6 @@
 """A stage from a recipe to its result: open, freeze, train, save; begun again, it goes on where it was."""
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ from torch import nn
 
 from deeptalk.backbone import Backbone
 from deeptalk.errors import ConfigError
+from deeptalk.files import digest_of
 from deeptalk.training.checkpoint import checkpoints, put_back, step_of, write_folder
 from deeptalk.training.codec import CodecTraining
 from deeptalk.training.ctc import Ctc
@@ -236,10 +236,10 @@ def _asked(note: Mapping[str, Any]) -> Mapping[str, Any]:
 def provenance(recipe: Recipe, places: Places) -> dict[str, Any]:
     """Where weights come from: the whole recipe, and hashes of its manifests and of the stages before."""
     manifests = {
-        source.manifest: _digest(places.data / f"{source.manifest.removesuffix('.jsonl')}.jsonl")
+        source.manifest: digest_of(places.data / f"{source.manifest.removesuffix('.jsonl')}.jsonl")
         for source in (*recipe.mixture, *recipe.evaluation)
     }
-    before = {name: _digest(places.result(name) / RECIPE) for name in recipe.starts_from}
+    before = {name: digest_of(places.result(name) / RECIPE) for name in recipe.starts_from}
     return {
         "recipe": recipe.to_dict(),
         "recipe_hash": recipe.hash,
@@ -260,7 +260,3 @@ def _save(stage: Stage, folder: Path, note: dict[str, Any]) -> None:
         (unfinished / RECIPE).write_text(json.dumps(note, indent=1))
 
     write_folder(folder, write)
-
-
-def _digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
