@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from deeptalk.backbone import RouterMask, copy_rows, new_cache
+from deeptalk.backbone.cache import joined, part
 from deeptalk.decoding.answer import Answer, FinishReason, Frame
 from deeptalk.decoding.sampling import penalise, sample_token
 from deeptalk.decoding.state import DecodingOptions, DialogueState, History
@@ -133,7 +134,22 @@ class DecodingEngine:
     @torch.inference_mode()
     def step(self, state: DialogueState) -> list[Frame | None]:
         """Feed every row its last column and write every answer's next item; None for one that has ended."""
-        hidden = self._forward(state)
+        return self._write(state, self._forward(state))
+
+    @torch.inference_mode()
+    def step_together(self, states: Sequence[DialogueState]) -> list[Frame]:
+        """One step of several single dialogues in one forward; each goes on as it would alone.
+
+        Dialogues may join and leave between any two steps, for every state keeps what is its own.
+        """
+        if any(len(state.answers) != 1 or state.is_finished for state in states):
+            raise ConfigError("Only single dialogues that have not ended are stepped together.")
+        hidden = [self._forward(states[0])] if len(states) == 1 else self._forward_together(states)
+        frames = [self._write(state, rows)[0] for state, rows in zip(states, hidden, strict=True)]
+        return [frame for frame in frames if frame is not None]
+
+    def _write(self, state: DialogueState, hidden: Float[Tensor, "R D"]) -> list[Frame | None]:
+        """Choose every answer's next item from the states that predict it, and retire what has ended."""
         num_text = len(state.text_rows)
         is_over = [state.answers[b].is_text_done for b in state.text_rows]
         texts: dict[int, int] = {}
@@ -215,8 +231,7 @@ class DecodingEngine:
 
     def _forward(self, state: DialogueState) -> Float[Tensor, "R D"]:
         """Feed the last column of every row; the states that predict the next item."""
-        columns = [state.answers[b].text_column for b in state.text_rows]
-        columns += [state.answers[b].speech_column for b in state.speech_rows]
+        columns = _last_columns(state)
         x = self.model.embed(torch.tensor(columns, device=self.model.device)[:, :, None])
         routed = self._routed(torch.arange(len(columns))[:, None] >= len(state.text_rows))
         if state.mask is None or state.positions is None:
@@ -226,6 +241,33 @@ class DecodingEngine:
         state.positions = state.positions + 1
         output = self.model.backbone(x, cache=state.cache, mask=state.mask, position_ids=positions, **routed)
         return output.hidden[:, -1]
+
+    def _forward_together(self, states: Sequence[DialogueState]) -> list[Float[Tensor, "R D"]]:
+        """``_forward`` for the rows of all states at once, their caches padded on the left."""
+        device = self.model.device
+        columns = [column for state in states for column in _last_columns(state)]
+        is_audio = [
+            flag
+            for state in states
+            for flag in [False] * len(state.text_rows) + [True] * len(state.speech_rows)
+        ]
+        sizes = [len(state.text_rows) + len(state.speech_rows) for state in states]
+        lengths = [int(state.cache.get_seq_length()) for state in states]
+        positions = torch.tensor(lengths, device=device).repeat_interleave(torch.tensor(sizes, device=device))
+        cache, longest = joined([state.cache for state in states]), max(lengths)
+        mask = torch.arange(longest + 1, device=device) >= longest - positions[:, None]
+        output = self.model.backbone(
+            self.model.embed(torch.tensor(columns, device=device)[:, :, None]),
+            cache=cache,
+            mask=mask,
+            position_ids=positions[:, None],
+            **self._routed(torch.tensor(is_audio)[:, None]),
+        )
+        start = 0
+        for state, size, length in zip(states, sizes, lengths, strict=True):
+            state.cache = part(cache, start, start + size, length + 1)
+            start += size
+        return list(output.hidden[:, -1].split(sizes))
 
     def _pick_text(
         self, state: DialogueState, logits: Float[Tensor, "R V"], is_over: list[bool]
@@ -297,6 +339,12 @@ class DecodingEngine:
 
     def _left_padded(self, rows: Iterable[Tensor]) -> Tensor:
         return pad_sequence(list(rows), batch_first=True, padding_side="left").to(self.model.device)
+
+
+def _last_columns(state: DialogueState) -> list[list[int]]:
+    """What is fed next: the last column of every row."""
+    text = [state.answers[b].text_column for b in state.text_rows]
+    return text + [state.answers[b].speech_column for b in state.speech_rows]
 
 
 def _router_mask_of(model: DeepTalk) -> RouterMask | None:

@@ -6,6 +6,7 @@ import torch
 from transformers import DynamicCache
 
 from deeptalk.backbone import copy_rows, snapshot
+from deeptalk.backbone.cache import cropped
 from deeptalk.decoding.answer import Answer, Limits
 from deeptalk.decoding.sampling import Sampling
 from deeptalk.errors import ConfigError
@@ -44,6 +45,13 @@ class History:
     def fork(self) -> "History":
         """The same dialogue, to be continued without touching this one."""
         return History(cache=snapshot(self.cache), pending=list(self.pending))
+
+    def crop(self, num_positions: int) -> None:
+        """Forget all but the first positions."""
+        num_cached = int(self.cache.get_seq_length())
+        self.pending = self.pending[: max(0, num_positions - num_cached)]
+        if num_positions < num_cached:
+            self.cache = cropped(self.cache, num_positions)
 
 
 @dataclass(slots=True, eq=False)
