@@ -138,6 +138,22 @@ def test_a_source_without_anything_usable_is_refused(context: TaskContext, data_
         load_source(Source(manifest="none", task="asr"), data_folder, context)
 
 
+def test_a_source_may_keep_some_records_only(context: TaskContext, data_folder: Path) -> None:
+    told = {"category": "facts", "fact": "currency/spain"}
+    records = [TALK | {"id": "a"}, TALK | {"id": "b"} | told, TALK | {"id": "c", "source": "word"}]
+    write_manifest(data_folder / "mix.jsonl", records, kind="dialogue")
+
+    def kept(*only: str) -> list[str]:
+        source = Source(manifest="mix", task="text_to_speech", only=only)
+        return [record["id"] for record in load_source(source, data_folder, context).records]
+
+    assert kept() == ["a", "b", "c"]
+    assert kept("facts") == kept("currency") == kept("facts", "reasoning") == ["b"]
+    assert kept("currency", "word") == ["b", "c"]
+    with pytest.raises(DataError, match="no record among those of spain, digit can serve text_to_speech"):
+        kept("spain", "digit")
+
+
 def test_unknown_tasks_name_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="speech_to_text"):
         manifest_kind("sing")
@@ -149,3 +165,28 @@ def test_answers_in_another_order_are_refused(data_folder: Path) -> None:
     index.write_text(index.read_text().replace("breadth", "depth"))
     with pytest.raises(DataError, match="breadth"):
         AnswerLibrary([data_folder / "codes" / "answers.npy"])
+
+
+def test_what_a_clip_says_is_known_but_not_shown(context: TaskContext) -> None:
+    made = _make(dialogue("t", (QUESTIONS[0], ANSWERS[0])), "speech_to_text", context)
+    (ids,) = made.example.heard
+    assert context.tokenizer.decode(ids.tolist()) == f" {QUESTIONS[0]}"
+    assert not (made.example.kind == Kind.TEXT).any()
+
+
+def test_reciting_learns_codes_from_the_text_stream_alone(context: TaskContext) -> None:
+    record = {"id": "r", "text": ANSWERS[0]}
+    recited = _make(record, "recite", context).example
+    read = _make(record, "read_aloud", context).example
+    assert (recited.labels[TEXT] == IGNORE).all()
+    assert not (recited.kind == Kind.TEXT).any()
+    for stream in range(1, 8):
+        given = [
+            labels[labels != IGNORE].tolist() for labels in (recited.labels[stream], read.labels[stream])
+        ]
+        assert given[0] == given[1]
+        assert len(given[0]) > 1
+    answer = recited.grid[TEXT][recited.kind == Kind.ANSWER].tolist()
+    spoken = [i for i in answer if i < context.layout.vocab_size and i != context.layout.eos_id]
+    assert context.tokenizer.decode(spoken).endswith(f" {ANSWERS[0]}")
+    assert usable({"id": "r", "text": "never spoken"}, "recite", context) == "answer without codes"

@@ -82,3 +82,29 @@ def test_stream_equals_offline_for_any_chunking(pieces: list[int], stride: int, 
 def test_wrong_config_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"adapter\."):
         AdapterConfig.from_dict(AdapterConfig.tiny().to_dict() | change)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_levelled_adapter_gives_frames_of_the_size_that_it_learns(kind: str) -> None:
+    adapter = build(kind, 2)
+    frames, lengths = 1_000 * torch.randn(2, 7, 6), torch.tensor([7, 3])
+    with torch.no_grad():
+        plain = adapter(frames, lengths)
+        adapter.add_level(rms=0.25)
+        levelled = adapter(frames, lengths)
+    assert adapter.config.levelled
+    expected = plain / plain.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-9) * 0.25
+    torch.testing.assert_close(levelled, expected, atol=1e-6, rtol=1e-4)
+    assert not levelled[1, 2:].any()
+    again = Adapter(AdapterConfig.from_dict(adapter.config.to_dict()))
+    again.load_state_dict(adapter.state_dict())
+    stream = AdapterStream(again)
+    with torch.no_grad():
+        pieces = [stream.push(piece) for piece in frames[0].split((3, 1, 3))]
+        torch.testing.assert_close(torch.cat([*pieces, stream.finish()]), levelled[0])
+
+
+def test_configs_of_before_are_not_levelled() -> None:
+    values = AdapterConfig.tiny().to_dict()
+    del values["levelled"]
+    assert AdapterConfig.from_dict(values) == AdapterConfig.tiny()

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from deeptalk.errors import CheckpointError
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
+from deeptalk.model.embedding import root_mean_square
 from deeptalk.model.encoder import EncoderConfig, SpeechEncoder
 from deeptalk.model.weights import load, load_encoder, save, save_encoder
 from deeptalk.streams import Batch
@@ -266,3 +267,26 @@ def test_large_models_are_sharded(folder: Path, build: Build) -> None:
     index.write_text(index.read_text().replace("model-00001", "../model-00001"))
     with pytest.raises(CheckpointError, match="outside its folder"):
         load(folder)
+
+
+def test_a_levelled_adapter_is_saved_and_begins_at_the_size_of_text(
+    tmp_path: Path, build: Build, tokenizer_path: Path, speech_batch: Batch
+) -> None:
+    model = build()
+    model.level_speech()
+    rms = root_mean_square(model.text_table)
+    with torch.no_grad():
+        frames = model.speech_frames(speech_batch)
+        assert frames is not None
+        assert root_mean_square(frames[0, 0]) == pytest.approx(rms, rel=1e-3)
+        assert model.adapter.level is not None
+        model.adapter.level.mul_(torch.linspace(1, 2, len(model.adapter.level)))
+    save(model, tmp_path, tokenizer_path=tokenizer_path, provenance={})
+    loaded = load(tmp_path)
+    assert loaded.config.adapter.levelled
+    with torch.no_grad():
+        assert torch.equal(loaded(speech_batch).logits.codec, model(speech_batch).logits.codec)
+    fresh = DeepTalk(loaded.config)
+    rms = root_mean_square(fresh.text_table)
+    assert fresh.adapter.level is not None
+    assert fresh.adapter.level.tolist() == pytest.approx([rms] * len(fresh.adapter.level))

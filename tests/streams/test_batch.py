@@ -99,3 +99,20 @@ def test_what_is_said_is_padded_and_unknown_where_an_example_does_not_know():
     assert bool((batch.said[1, size:] == IGNORE).all())
     assert batch.to("cpu").said is not None
     assert collate([silent], [[]], layout=LAYOUT, is_encoded=True, stride=1).said is None
+
+
+def test_what_is_heard_is_padded_clip_by_clip():
+    def told(text: str | None):
+        turns = [
+            Turn(role="user", text=text, num_speech_frames=2),
+            Turn(role="assistant", text="a"),
+        ]
+        return encode_dialogue(turns, tokenizer=ByteTokenizer(), layout=LAYOUT, mode="text")
+
+    clips = [[torch.zeros(4, 4)], [], [torch.zeros(4, 4)]]
+    options = {"layout": LAYOUT, "is_encoded": False, "stride": 1}
+    batch = collate([told("ab"), example(), told(None)], clips, **options)
+    assert batch.heard is not None
+    assert batch.heard.tolist() == [[*b" ab"], [IGNORE] * 3]
+    assert collate([told(None)], clips[:1], **options).heard is None
+    assert collate([example()], [[]], **options).heard is None

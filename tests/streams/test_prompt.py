@@ -237,3 +237,16 @@ def test_a_word_that_the_text_lacks_is_not_said():
     example = dialogue(Turn(role="user", text="q"), mute, mode="answer")
     assert example.said is not None
     assert example.said[example.said[:, 1] != IGNORE].tolist() == [[IGNORE, 5], [IGNORE, 6]]
+
+
+def test_what_is_heard_stands_beside_the_grid_alone():
+    told = Turn(role="user", text="one two", num_speech_frames=3)
+    untold = Turn(role="user", num_speech_frames=3)
+    answer = Turn(role="assistant", text="three")
+    example = dialogue(told, answer, untold, answer, mode="text")
+    without = dialogue(untold, answer, untold, answer, mode="text")
+    assert [ids.tolist() for ids in example.heard] == [[*b" one two"], []]
+    assert torch.equal(example.grid, without.grid)
+    assert torch.equal(example.labels, without.labels)
+    size = count_positions([told, answer], tokenizer=BYTES, layout=LAYOUT, mode="text")
+    assert size == dialogue(told, answer, mode="text").grid.shape[1]

@@ -1,6 +1,7 @@
 """Losses by hand, and every objective on one tiny batch until it knows it."""
 
 import dataclasses
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -337,3 +338,60 @@ def test_alignment_is_learnt(aligning: DeepTalk, dialogues: Batch):
     fit(aligning, ALIGNED, batch, steps=60)
     sums = ALIGNED.sums(aligning, batch, generator=generator())
     assert (sums[-2:] / ALIGNED.counts(batch)[-2:] < 0.2).all()
+
+
+HEARING = Supervised(hearing_weight=0.5, balance_weight=0.01)
+
+
+def heard(dialogues: Batch, text: bytes = b"ab") -> Batch:
+    """The batch with what its clip of five frames says."""
+    return dataclasses.replace(dialogues, heard=torch.tensor([[*text, IGNORE]]))
+
+
+def test_what_is_heard_adds_its_likelihood_to_the_loss(model: DeepTalk, dialogues: Batch):
+    model.learn_hearing()
+    batch, plain = heard(dialogues), Supervised(balance_weight=0.01)
+    sums, counts = HEARING.sums(model, batch, generator=generator()).detach(), HEARING.counts(batch)
+    without, few = plain.sums(model, batch, generator=generator()).detach(), plain.counts(batch)
+    assert [term.name for term in HEARING.terms[-2:]] == ["balance", "heard"]
+    assert counts[-1] == 2
+    assert torch.equal(sums[:-1], without)
+
+    frames, table = model.speech_frames(batch)[0].detach(), model.text_table.detach()
+    cosine = torch.nn.functional.cosine_similarity(frames[:, None], table[None], dim=-1)
+    nothing = torch.zeros(len(frames), 1)  # the blank begins between like and unlike
+    log_probs = torch.cat([24.0 * cosine, nothing], dim=-1).log_softmax(-1)
+    a, b, blank = ord("a"), ord("b"), log_probs.shape[-1] - 1
+    ways = [
+        sum(float(log_probs[t, i]) for t, i in enumerate(path))
+        for path in itertools.product((a, b, blank), repeat=5)
+        if [i for i, _ in itertools.groupby(path) if i != blank] == [a, b]
+    ]
+    assert float(sums[-1]) == pytest.approx(-float(torch.tensor(ways).logsumexp(0)), rel=1e-4)
+    total = plain.total(without, few) + 0.5 * sums[-1] / 2
+    assert float(HEARING.total(sums, counts)) == pytest.approx(float(total))
+
+
+def test_the_text_table_does_not_move_towards_speech(model: DeepTalk, dialogues: Batch):
+    model.learn_hearing()
+    HEARING.sums(model, heard(dialogues), generator=generator())[-1].backward()
+    assert model.text_table.grad is None or not model.text_table.grad.any()
+    assert all(p.grad is not None and p.grad.any() for p in model.adapter.parameters())
+
+
+def test_a_batch_that_does_not_know_what_is_heard_has_no_loss_of_it(model: DeepTalk, dialogues: Batch):
+    model.learn_hearing()
+    too_long = heard(dialogues, b"abcdefgh")  # eight ids don't fit five frames
+    for batch, count in ((dialogues, 0), (too_long, 8)):
+        model.zero_grad()
+        sums = HEARING.sums(model, batch, generator=generator())
+        assert (sums[-1].item(), int(HEARING.counts(batch)[-1])) == (0.0, count)
+        sums.sum().backward()  # the head takes part in every step, as distributed training needs it
+        assert all(p.grad is not None and not p.grad.any() for p in model.hearing.parameters())
+
+
+def test_hearing_is_learnt(model: DeepTalk, dialogues: Batch):
+    model.learn_hearing()
+    fit(model, HEARING, heard(dialogues), steps=80)
+    sums = HEARING.sums(model, heard(dialogues), generator=generator())
+    assert float(sums[-1] / 2) < 0.2

@@ -20,6 +20,7 @@ from deeptalk.model.weights import load, save_encoder
 from deeptalk.recipes import RECIPES
 from deeptalk.training.metrics import read_metrics
 from deeptalk.training.override import override
+from deeptalk.training.parts import Levelled
 from deeptalk.training.recipe import AtRandom, Recipe
 from deeptalk.training.run import is_finished, open_stage, run_stage
 from deeptalk.training.stage import Places, silent
@@ -380,3 +381,27 @@ def test_micro_batches_that_cannot_be_shared_evenly_are_refused(data: Path, tmp_
     recipe = dataclasses.replace(tiny("pocket-text"), accumulate=4)
     with pytest.raises(ConfigError, match="3 processes can't share the 4 micro-batches"):
         list(run_stage(recipe, root=tmp_path, data=data, shared=True, accelerator=Three()))  # type: ignore
+
+
+def test_a_stage_levels_the_speech_of_the_one_before(complete: Complete, root: Path):
+    pretrain(complete, root)
+    align = complete(dialogue("pocket-align"))
+    assert "adapter.level" not in tensors(align)
+    joint = dialogue("pocket-joint")
+    levelled = dataclasses.replace(
+        joint,
+        name="levelled",
+        model=Levelled(),
+        starts_from=("pocket-align",),
+        trains=(*joint.trains, "hearing.*"),
+        objective=dataclasses.replace(joint.objective, hearing_weight=0.1),
+    )
+    saved = complete(levelled)
+    table = tensors(align)["backbone.model.embed_tokens.weight"].float()
+    assert float(tensors(saved)["adapter.level"].mean()) == pytest.approx(
+        float(table.square().mean().sqrt()), abs=0.01
+    )
+    assert not any(name.startswith("hearing.") for name in tensors(saved))
+    assert load(saved).config.adapter.levelled
+    after = complete(dataclasses.replace(joint, name="after", starts_from=("levelled",)))
+    assert "adapter.level" in tensors(after)

@@ -41,6 +41,11 @@ class SourceLike(Protocol):
         """Share of the samples, relative to the other sources."""
         ...
 
+    @property
+    def only(self) -> tuple[str, ...]:
+        """Names of which a record must have one as category, source or family of facts; all if empty."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
@@ -49,6 +54,7 @@ class Source:
     manifest: str
     task: str
     weight: float = 1.0
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,14 +75,23 @@ def load_source(source: SourceLike, folder: Path, context: TaskContext) -> Loade
     content = read_manifest(folder / name, kind=kind)
     rejects, records = Counter(content.rejects), []
     for record in content.records:
+        if source.only and _names(record).isdisjoint(source.only):
+            continue
         reason = usable(record, task, context)
         if reason is None:
             records.append(record)
         else:
             rejects[reason] += 1
     if not records:
-        raise DataError(f"{folder / name}: no record can serve {task}; left out: {dict(rejects)}")
+        among = f" among those of {', '.join(source.only)}" if source.only else ""
+        raise DataError(f"{folder / name}: no record{among} can serve {task}; left out: {dict(rejects)}")
     return LoadedSource(task=task, weight=source.weight, records=tuple(records), rejects=dict(rejects))
+
+
+def _names(record: Record) -> set[str]:
+    """By what `only` may choose a record: `facts`, `digit`, and of a fact `currency/spain` its family."""
+    family = str(record.get("fact", "")).partition("/")[0]
+    return {name for name in (record.get("category"), record.get("source"), family) if name}
 
 
 class DialogueBatches(BatchStream[SpokenExample, Batch]):

@@ -8,6 +8,7 @@
 | ``text_to_text`` | text | text, all turns | text |
 | ``text_to_speech`` | text | text and codes, last turn | speaker |
 | ``read_aloud`` | "Read this aloud: …" | the same words, with codes | speaker |
+| ``recite`` | nothing | text that is given, with codes | speaker |
 | ``repeat`` | "Read this aloud: …" | the same words | text |
 """
 
@@ -23,12 +24,19 @@ from deeptalk.data.manifest import Kind
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.shapes import Tensor
 from deeptalk.streams import Example, StreamLayout, Turn, encode_dialogue
-from deeptalk.streams.layout import num_encoder_frames, num_speech_frames
+from deeptalk.streams.layout import IGNORE, TEXT, num_encoder_frames, num_speech_frames
 from deeptalk.streams.prompt import READ_ALOUD, count_positions
 from deeptalk.streams.text import TextCodec
 
 TaskName = Literal[
-    "asr", "speech_to_text", "speech_to_speech", "text_to_text", "text_to_speech", "read_aloud", "repeat"
+    "asr",
+    "speech_to_text",
+    "speech_to_speech",
+    "text_to_text",
+    "text_to_speech",
+    "read_aloud",
+    "recite",
+    "repeat",
 ]
 Item = TypeVar("Item")
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
@@ -65,6 +73,7 @@ class Plan:
 
     turns: tuple[tuple[Turn, Clip | None], ...]
     mode: str
+    learns_text: bool = True
 
     def size(self, context: TaskContext) -> int:
         """How many positions the example will take."""
@@ -78,7 +87,7 @@ def manifest_kind(task: str) -> Kind:
         raise ConfigError(f"there is no task {task!r}; tasks are {', '.join(TASKS)}")
     if task == "repeat":
         return "sentence"
-    if task in ("asr", "read_aloud"):
+    if task in ("asr", "read_aloud", "recite"):
         return "recording"
     return "text" if task == "text_to_text" else "dialogue"
 
@@ -98,6 +107,8 @@ def make_example(
     example = encode_dialogue(turns, tokenizer=context.tokenizer, layout=context.layout, mode=plan.mode)
     if example.grid.shape[1] > context.max_positions:
         raise DataError("too long")
+    if not plan.learns_text:
+        example.labels[TEXT] = IGNORE
     return SpokenExample(example=example, speech=tuple(speech))
 
 
@@ -118,7 +129,7 @@ def usable(record: Mapping[str, Any], task: TaskName, context: TaskContext) -> s
         )
     if task == "text_to_speech" and not _answered(record, context):
         return "answer without codes"
-    if task == "read_aloud" and not context.answers.speakers(record["text"]):
+    if task in ("read_aloud", "recite") and not context.answers.speakers(record["text"]):
         return "answer without codes"
     return None
 
@@ -126,7 +137,7 @@ def usable(record: Mapping[str, Any], task: TaskName, context: TaskContext) -> s
 def _plan_asr(record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator) -> Plan:
     return Plan(
         turns=(
-            _heard(Clip.of(record), context, generator),
+            _heard(Clip.of(record), record["text"], context, generator),
             (Turn(role="assistant", text=record["text"]), None),
         ),
         mode="asr",
@@ -164,6 +175,11 @@ def _plan_read_aloud(record: Mapping[str, Any], context: TaskContext, generator:
     return _with_answer((_asked_aloud(record),), {"text": record["text"]}, context, generator)
 
 
+def _plan_recite(record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator) -> Plan:
+    """No prompt says what to say, as in an answer: the speech has its own text stream alone to read."""
+    return replace(_with_answer((), {"text": record["text"]}, context, generator), learns_text=False)
+
+
 def _plan_repeat(record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator) -> Plan:
     answer = (Turn(role="assistant", text=record["text"]), None)
     return Plan(turns=(_asked_aloud(record), answer), mode="text")
@@ -177,6 +193,7 @@ _PLANNERS: dict[TaskName, _Planner] = {
     "text_to_text": _plan_text,
     "text_to_speech": _plan_text_to_speech,
     "read_aloud": _plan_read_aloud,
+    "recite": _plan_recite,
     "repeat": _plan_repeat,
 }
 
@@ -225,16 +242,16 @@ def _mixed(
         clip = _clip_of(message, context, generator) if heard else None
         if clip is None and is_last:
             raise DataError("question without speech")
-        turns.append(_written(message) if clip is None else _heard(clip, context, generator))
+        turns.append(_written(message) if clip is None else _heard(clip, message["text"], context, generator))
     return tuple(turns)
 
 
-def _heard(clip: Clip, context: TaskContext, generator: np.random.Generator) -> _PlannedTurn:
+def _heard(clip: Clip, text: str, context: TaskContext, generator: np.random.Generator) -> _PlannedTurn:
     if context.reader is None:
         raise DataError("no reader of speech")
     clip = context.reader.place(clip, generator)
     frames = max(1, context.reader.num_frames(clip))
-    return Turn(role="user", num_speech_frames=_num_positions(frames, context)), clip
+    return Turn(role="user", text=text, num_speech_frames=_num_positions(frames, context)), clip
 
 
 def _read(clip: Clip, context: TaskContext, generator: np.random.Generator) -> Tensor:

@@ -3,7 +3,7 @@
 Axes: N clips, U2 encoder frames, D2 their width, U = ceil(U2 / stride) speech frames, D model width.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -19,13 +19,19 @@ STRIDES = (1, 2, 4)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdapterConfig:
-    """Kind and sizes of the adapter; ``hidden`` is used by the gated MLP only."""
+    """Kind and sizes of the adapter; ``hidden`` is used by the gated MLP only.
+
+    ``levelled`` frames are normalised to the size of text embeddings. The paper's are not: nothing holds a
+    gated MLP's output down, and beside frames that are a thousand times as large as a token, what the
+    backbone's layers add to them is lost.
+    """
 
     kind: Literal["gated_mlp", "conv"] = "gated_mlp"
     stride: int = 4
     in_width: int = 1024
     hidden: int = 7168
     out_width: int = 2048
+    levelled: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -95,10 +101,20 @@ class Adapter(nn.Module):
         super().__init__()
         self.config = config
         self.body = GatedMlp(config) if config.kind == "gated_mlp" else StridedConv(config)
+        self.level: nn.Parameter | None = None
+        if config.levelled:
+            self.add_level(rms=1.0)
+
+    def add_level(self, *, rms: float) -> None:
+        """Normalise all frames from now on, to a root mean square that begins at ``rms`` and is learnt."""
+        self.config = replace(self.config, levelled=True)
+        self.level = nn.Parameter(torch.full((self.config.out_width,), rms))
 
     def forward(self, frames: Float[Tensor, "N U2 D2"], lengths: Int[Tensor, " N"]) -> Float[Tensor, "N U D"]:
         """Speech frames as wide as the model; U = ceil(U2 / stride)."""
         adapted = self.body(_zero_behind(frames, lengths), lengths)
+        if self.level is not None:
+            adapted = self.level * F.rms_norm(adapted, adapted.shape[-1:], eps=1e-6)
         return _zero_behind(adapted, self.lengths(lengths))
 
     def lengths(self, lengths: Int[Tensor, " N"]) -> Int[Tensor, " N"]:

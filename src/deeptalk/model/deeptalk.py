@@ -15,7 +15,7 @@ from deeptalk.backbone.banks import fuse_experts, split_experts
 from deeptalk.backbone.extra import ExtraExperts, add_extra_experts
 from deeptalk.errors import ConfigError
 from deeptalk.model.adapter import Adapter
-from deeptalk.model.alignment import AlignmentHeads
+from deeptalk.model.alignment import AlignmentHeads, HearingHead
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.embedding import StreamEmbedding, root_mean_square
 from deeptalk.model.encoder import SpeechEncoder
@@ -62,8 +62,11 @@ class DeepTalk(nn.Module):
         self.embedding = StreamEmbedding(config.layout, width=width, fusion=config.fusion)
         self.heads = Heads(config.layout, width=width)
         self.alignment: AlignmentHeads | None = None
+        self.hearing: HearingHead | None = None
         if not self.text_table.is_meta:
             self.embedding.initialise(rms=root_mean_square(self.text_table))
+            if config.adapter.levelled:
+                self.level_speech()
 
     @property
     def layout(self) -> StreamLayout:
@@ -108,15 +111,17 @@ class DeepTalk(nn.Module):
         router_mask: RouterMask | None = None,
         groups: Int[Tensor, "B T"] | None = None,
         collect: bool = False,
+        speech: Float[Tensor, "N U D"] | None = None,
     ) -> BackboneOutput:
         """The states below the heads, for a loss that needs logits at a few positions only.
 
-        Of a lossless model, audio positions may choose copies, by kind and row alone where no groups are
-        given.
+        ``speech`` are the batch's speech frames where the caller has them from `speech_frames`. Of a
+        lossless model, audio positions may choose copies, by kind and row alone where no groups are given.
         """
         if groups is None and self.config.is_lossless:
             groups = is_audio(batch.kind, batch.row).long()
-        x = self.embed(batch.grid, speech=self._speech_of(batch), speech_at=batch.speech_at)
+        speech = self.speech_frames(batch) if speech is None else speech
+        x = self.embed(batch.grid, speech=speech, speech_at=batch.speech_at)
         return self.backbone(x, mask=batch.mask, groups=groups, router_mask=router_mask, collect=collect)
 
     def embed(
@@ -148,6 +153,15 @@ class DeepTalk(nn.Module):
         self.alignment = AlignmentHeads(
             self.backbone.hidden_size, num_phones=num_phones, phones_per_frame=phones_per_frame
         )
+
+    def level_speech(self) -> None:
+        """Bring speech frames to the size of text embeddings from now on, where they were let grow."""
+        self.adapter.add_level(rms=root_mean_square(self.text_table))
+        self.config = replace(self.config, adapter=self.adapter.config)
+
+    def learn_hearing(self) -> None:
+        """Add the `HearingHead` over the adapter; it is never saved."""
+        self.hearing = HearingHead(self.backbone.hidden_size)
 
     def forget_codes(self) -> None:
         """Start anew with all codes, whose codec is another one now; boundaries, modes and voices stay."""
@@ -206,7 +220,8 @@ class DeepTalk(nn.Module):
             table[layer, list(experts)] = True
         return table
 
-    def _speech_of(self, batch: Batch) -> Tensor | None:
+    def speech_frames(self, batch: Batch) -> Float[Tensor, "N U D"] | None:
+        """The speech of a batch as the backbone reads it, None where it has none."""
         if batch.mel is not None:
             return self.encode_speech(batch.mel, batch.speech_lengths)
         if batch.encoded is not None:

@@ -13,7 +13,7 @@ from deeptalk.training.codec import CodecTraining
 from deeptalk.training.ctc import Ctc
 from deeptalk.training.masking import Masking
 from deeptalk.training.optim import AdamW, Muon
-from deeptalk.training.parts import CodecPart, DialoguePart, EncoderPart, TextPart
+from deeptalk.training.parts import CodecPart, DialoguePart, EncoderPart, Levelled, TextPart
 from deeptalk.training.recipe import ByLoad, Recipe, Source
 from deeptalk.training.schedule import Cosine
 from deeptalk.training.supervised import Alignment, Supervised
@@ -436,6 +436,14 @@ POCKET_JOINT_ALIGNED = replace(
     seed=60,
 )
 
+_TOLD_PHONES = Supervised(
+    text_weight=1.0,
+    codec_weight=1 / 8,
+    balance_weight=0.0005,
+    code_noise=0.4,
+    alignment=Alignment(word_weight=0.5, phone_weight=1.0, word_layer=3, phone_layer=4),
+)
+
 POCKET_JOINT_FAR = replace(
     POCKET_JOINT_ALIGNED,
     name="pocket-joint-far",
@@ -461,15 +469,49 @@ POCKET_JOINT_FAR = replace(
         Source(manifest="text_more", task="text_to_text", weight=0.11),
         Source(manifest="reading_train", task="repeat", weight=0.01),
     ),
-    objective=Supervised(
-        text_weight=1.0,
-        codec_weight=1 / 8,
-        balance_weight=0.0005,
-        code_noise=0.4,
-        alignment=Alignment(word_weight=0.5, phone_weight=1.0, word_layer=3, phone_layer=4),
-    ),
+    objective=_TOLD_PHONES,
     num_steps=5_200,
     seed=64,
+)
+
+POCKET_JOINT_FLUENT = replace(
+    POCKET_JOINT_FAR,
+    name="pocket-joint-fluent",
+    # what an answer says stands in its own text stream alone: that is practised on all that is read aloud;
+    # speech frames learn to be like the words that they say; rare kinds of questions and digits come oftener
+    model=Levelled(),
+    starts_from=("pocket-joint-far", "pocket-encoder-far", "pocket-codec-phones"),
+    trains=(*POCKET_JOINT_FAR.trains, "hearing.*"),
+    mixture=(
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.08),
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.06, only=("facts", "smalltalk")),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.09),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.05, only=("facts", "smalltalk")),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.01, only=("days_later",)),
+        Source(manifest="speech_train", task="text_to_speech", weight=0.03),
+        Source(manifest="answers", task="recite", weight=0.02),
+        Source(manifest="answers_more", task="recite", weight=0.04),
+        Source(manifest="aloud_more", task="recite", weight=0.04),
+        Source(manifest="aloud_drills", task="recite", weight=0.12),
+        Source(manifest="answers_more", task="read_aloud", weight=0.02),
+        Source(manifest="aloud_more", task="read_aloud", weight=0.02),
+        Source(manifest="aloud_drills", task="read_aloud", weight=0.05),
+        Source(manifest="reading", task="asr", weight=0.05),
+        Source(manifest="reading", task="asr", weight=0.03, only=("digit",)),
+        Source(manifest="questions", task="asr", weight=0.01),
+        Source(manifest="questions_more", task="asr", weight=0.02),
+        Source(manifest="questions_rest", task="asr", weight=0.02),
+        Source(manifest="mixed", task="asr", weight=0.01),
+        Source(manifest="drills", task="asr", weight=0.04),
+        Source(manifest="text_train", task="text_to_text", weight=0.11),
+        Source(manifest="text_train", task="text_to_text", weight=0.01, only=("days_later",)),
+        Source(manifest="text_more", task="text_to_text", weight=0.11),
+        Source(manifest="reading_train", task="repeat", weight=0.01),
+    ),
+    objective=replace(_TOLD_PHONES, hearing_weight=0.1),
+    optim=replace(POCKET_JOINT_ALIGNED.optim, lr=1.3e-3),
+    num_steps=5_000,
+    seed=68,
 )
 
 POCKET_PIPELINE = (

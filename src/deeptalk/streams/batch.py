@@ -19,7 +19,8 @@ class Batch:
     ``speech_at`` is n·U + u for frame u of clip n, U being the adapter frames of the longest clip, and -1
     where no speech stands. Speech comes as log-mel or as cached encoder output, its length in frames of
     what is given; both are None in a batch without speech. ``said`` is what sounds in the frame whose first
-    code a position predicts (see `Example`), None where no example knows.
+    code a position predicts (see `Example`), and ``heard`` the text ids of each clip, padded with
+    ``IGNORE``; both are None where no example knows.
     """
 
     grid: Int[Tensor, "B K T"]
@@ -32,6 +33,7 @@ class Batch:
     encoded: Float[Tensor, "N U2 D2"] | None
     speech_lengths: Int[Tensor, "N"]
     said: Int[Tensor, "B T S"] | None = None
+    heard: Int[Tensor, "N W"] | None = None
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
@@ -90,7 +92,16 @@ def collate(
         encoded=padded if is_encoded else None,
         speech_lengths=torch.tensor(lengths, dtype=torch.long),
         said=_beside([example.said for example in examples], longest),
+        heard=_heard(examples, num_clips=len(clips)),
     )
+
+
+def _heard(examples: Sequence[Example], *, num_clips: int) -> Tensor | None:
+    """What is heard in each clip of a batch, padded to the longest text."""
+    heard = [ids for example in examples for ids in example.heard]
+    if len(heard) != num_clips or not any(len(ids) for ids in heard):
+        return None
+    return torch.nn.utils.rnn.pad_sequence(heard, batch_first=True, padding_value=IGNORE)
 
 
 def _beside(said: Sequence[Tensor | None], longest: int) -> Tensor | None:

@@ -29,6 +29,7 @@ READ_ALOUD = "Read this aloud: {text}"
 class Turn:
     """One turn of a dialogue: text, or for the user ``num_speech_frames`` adapter frames of speech.
 
+    Speech may come with its text, which the model is not shown: it is what training says was heard.
     ``codes`` (without delay), ``speaker`` and ``said`` belong to an assistant's turn that was recorded; the
     latter is the number of the word that each frame says, and its phones.
     """
@@ -65,7 +66,7 @@ class Example:
     """A dialogue with its answers; ``labels[:, q]`` is what position q has to predict, or ``IGNORE``.
 
     ``said[q]`` is what sounds in the frame whose first code position q predicts, where known: the text id in
-    which the word begins, and phones.
+    which the word begins, and phones. ``heard`` are the text ids of each clip, none where nobody knows.
     """
 
     grid: Int[Tensor, "K T"]
@@ -74,6 +75,7 @@ class Example:
     speech_at: Int[Tensor, "T"]
     row: Row
     said: Int[Tensor, "T S"] | None = None
+    heard: tuple[Int[Tensor, "W"], ...] = ()
 
 
 class _Columns:
@@ -186,6 +188,9 @@ def encode_dialogue(
         speech_at=torch.tensor(columns.speech_at),
         row=row_of(mode),
         said=None if codes is None else _placed_said(answer, columns, tokenizer, layout),
+        heard=tuple(
+            _user_ids(turn, tokenizer, layout) for turn in turns if turn.num_speech_frames is not None
+        ),
     )
 
 
@@ -248,6 +253,12 @@ def _open_answer(columns: _Columns, tokenizer: TextCodec, mode_id: int) -> None:
 
 def _answer_ids(turn: Turn, tokenizer: TextCodec, layout: StreamLayout) -> list[int]:
     return [*tokenizer.encode(layout.template.lead + (turn.text or "")), layout.eos_id]
+
+
+def _user_ids(turn: Turn, tokenizer: TextCodec, layout: StreamLayout) -> Int[Tensor, "W"]:
+    """The ids that a turn would have if it were typed."""
+    ids = [] if turn.text is None else tokenizer.encode(layout.template.lead + turn.text)
+    return torch.tensor(ids, dtype=torch.long)
 
 
 def _checked_codes(answer: Turn, layout: StreamLayout, mode: str) -> Tensor | None:

@@ -55,6 +55,11 @@ class TextPart:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Levelled:
+    """The model of the stage before, its speech frames brought to the size of text embeddings."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DialoguePart:
     """What joins encoder and backbone to a speech-dialogue model: adapter, streams, fusion.
 

@@ -17,11 +17,15 @@ from deeptalk.training.schedule import Cosine
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """A set of samples, the task they are used for, and how often it is drawn from."""
+    """A set of samples, the task they are used for, and how often it is drawn from.
+
+    `only` keeps the records of these categories, sources, or families of facts.
+    """
 
     manifest: str
     task: str
     weight: float = 1.0
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

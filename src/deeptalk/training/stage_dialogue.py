@@ -44,7 +44,7 @@ from deeptalk.streams import StreamLayout
 from deeptalk.streams.text import TextTokenizer
 from deeptalk.training.lossless import TextOfTextRows, check_frozen
 from deeptalk.training.objective import Objective
-from deeptalk.training.parts import DialoguePart
+from deeptalk.training.parts import DialoguePart, Levelled
 from deeptalk.training.recipe import Appended, AtRandom, ByLoad, Copies, Recipe, Source
 from deeptalk.training.stage import Places, Progress, SizedBatches, silent
 from deeptalk.training.stage_text import read_layout
@@ -211,7 +211,12 @@ class DialogueStage:
         )
 
     def _add_heads(self) -> None:
-        settings = self.recipe.objective.alignment if isinstance(self.recipe.objective, Supervised) else None
+        objective = self.recipe.objective
+        if not isinstance(objective, Supervised):
+            return
+        if objective.hearing_weight:
+            self.model.learn_hearing()
+        settings = objective.alignment
         if settings is not None:
             self.model.learn_alignment(
                 word_layer=settings.word_layer,
@@ -322,6 +327,8 @@ def _continued(
         )
     stage, *others = (places.need(name) for name in recipe.starts_from)
     model = load(stage) if kept is None else load_pruned(stage, kept)
+    if isinstance(recipe.model, Levelled):
+        model.level_speech()
     if not others:
         return model, stage / TOKENIZER, stage / CODEC
     encoder, codec_folder = load_encoder(others[0]), others[1]

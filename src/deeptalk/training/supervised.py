@@ -37,6 +37,8 @@ class Supervised:
 
     With `code_noise` a share of the codes that a row reads of its own answer, drawn for each row from 0 to
     this, are codes of chance: what follows must come from the text, as a decoded answer reads its own errors.
+    With `hearing_weight` the speech frames behind the adapter learn to be like the text embeddings of what is
+    said, by connectionist temporal classification: what the backbone knows from text, speech then reaches.
     `router_mask` is no setting: the run fills it in from partition and routing.
     """
 
@@ -45,6 +47,7 @@ class Supervised:
     codec_weight: float = 1 / 8
     balance_weight: float = 0.0
     code_noise: float = 0.0
+    hearing_weight: float = 0.0
     alignment: Alignment | None = None
     reduction: Reduction = "head_mean"
     router_mask: RouterMask | None = field(
@@ -63,13 +66,14 @@ class Supervised:
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """Text, the codebooks, balance, and words and phones where they are learnt."""
+        """Text, the codebooks, balance, and what is heard, words and phones where they are learnt."""
         said = self.alignment
         codec = (Term(name=f"codec_{i}", weight=self.codec_weight) for i in range(self.num_codebooks))
         return (
             Term(name="text", weight=self.text_weight),
             *codec,
             Term(name="balance", weight=self.balance_weight),
+            *((Term(name="heard", weight=self.hearing_weight),) if self.hearing_weight else ()),
             *(
                 (Term(name="words", weight=said.word_weight), Term(name="phones", weight=said.phone_weight))
                 if said is not None
@@ -82,9 +86,12 @@ class Supervised:
         return int(batch.mask.sum())
 
     def counts(self, batch: Batch) -> Tensor:
-        """Supervised tokens of each stream, sequences, words and phones."""
+        """Supervised tokens of each stream, sequences, tokens of what is heard, words and phones."""
         streams = stream_counts(batch.labels)
         rest = [streams.new_tensor([len(batch.mask) if self.balance_weight else 0])]
+        if self.hearing_weight:
+            known = 0 if batch.heard is None else (batch.heard != IGNORE).sum()
+            rest.append(streams.new_tensor([known]))
         if self.alignment is not None:
             known = streams.new_zeros(2)
             if batch.said is not None:
@@ -99,13 +106,15 @@ class Supervised:
             batch = disturb_codes(
                 batch, most=self.code_noise, codebook_size=model.layout.codebook_size, generator=generator
             )
-        output = self._run(model, batch, collect=self.balance_weight > 0)
+        speech = model.speech_frames(batch)
+        output = self._run(model, batch, collect=self.balance_weight > 0, speech=speech)
         sums = stream_sums(output.hidden, (model.backbone.lm_head, *model.heads.codec), batch.labels)
         balance = sums.new_zeros(())
         if output.router is not None:
             balance = sequence_balance_loss(output.router, batch.mask) * len(batch.mask)
+        heard = [_heard_sum(model, batch, speech)[None]] if self.hearing_weight else []
         said = [] if self.alignment is None else [_said_sums(self.alignment, model, output, batch)]
-        return torch.cat([sums, balance[None], *said])
+        return torch.cat([sums, balance[None], *heard, *said])
 
     def total(self, sums: Tensor, counts: Tensor) -> Tensor:
         """The streams by `reduction`, plus the weighted means of the other terms."""
@@ -115,7 +124,7 @@ class Supervised:
 
     def measures(self, model: DeepTalk, batch: Batch) -> Mapping[str, Measure]:
         """Rows with an exact text, and codes of the first codebook that are the likeliest."""
-        hidden = self._run(model, batch, collect=False).hidden
+        hidden = self._run(model, batch, collect=False, speech=model.speech_frames(batch)).hidden
         figures = {"exact_text": exact_rows(model.backbone.lm_head, hidden, batch.labels[:, TEXT])}
         chosen = batch.labels[:, 1] != IGNORE
         if chosen.any():
@@ -123,11 +132,35 @@ class Supervised:
             figures["code_accuracy"] = Measure(total=float(right.sum()), count=float(chosen.sum()))
         return figures
 
-    def _run(self, model: DeepTalk, batch: Batch, *, collect: bool) -> BackboneOutput:
+    def _run(self, model: DeepTalk, batch: Batch, *, collect: bool, speech: Tensor | None) -> BackboneOutput:
         if self.router_mask is None:
-            return model.hidden(batch, collect=collect)
+            return model.hidden(batch, collect=collect, speech=speech)
         groups = groups_of(batch.kind, batch.row)
-        return model.hidden(batch, router_mask=self.router_mask, groups=groups, collect=collect)
+        return model.hidden(
+            batch, router_mask=self.router_mask, groups=groups, collect=collect, speech=speech
+        )
+
+
+def _heard_sum(model: DeepTalk, batch: Batch, speech: Tensor | None) -> Tensor:
+    """Minus the log-likelihood of what the batch's clips say; zero where nobody knows."""
+    head = model.hearing
+    assert head is not None, "a stage that learns to hear has added the head"
+    if speech is None or batch.heard is None:
+        return sum(0.0 * parameter.sum() for parameter in head.parameters())  # type: ignore[return-value]
+    clips = torch.div(batch.speech_at[batch.speech_at >= 0], speech.shape[1], rounding_mode="floor")
+    lengths = clips.bincount(minlength=len(speech))
+    is_known = batch.heard != IGNORE
+    has_text = is_known.any(-1)
+    log_probs = head.log_probs(speech[has_text], model.text_table)
+    return F.ctc_loss(
+        log_probs.transpose(0, 1),
+        batch.heard[has_text].clamp(min=0),
+        lengths[has_text],
+        is_known.sum(-1)[has_text],
+        blank=log_probs.shape[-1] - 1,
+        reduction="sum",
+        zero_infinity=True,
+    )
 
 
 def _said_sums(settings: Alignment, model: DeepTalk, output: BackboneOutput, batch: Batch) -> Tensor:
