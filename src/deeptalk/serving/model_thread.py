@@ -1,0 +1,325 @@
+"""The one thread that owns the model: it hears, reads and answers for all sessions, step by step.
+
+Every tick takes up what was asked, encodes a little of what is being said, reads a little of one waiting
+conversation, and steps all running answers together.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+
+from deeptalk.decoding import DecodingOptions, DialogueState, LoadedModel
+from deeptalk.decoding.speech import Voicing
+from deeptalk.errors import DeepTalkError
+from deeptalk.serving.limits import ServerLimits
+from deeptalk.serving.memory import Memory, num_positions_of
+from deeptalk.serving.outlet import Ended, Outlet, Piece
+from deeptalk.serving.turns import Ear, Said, Turn, opening_of, tokenizer_of
+from deeptalk.streams.layout import row_of
+
+_logger = logging.getLogger(__name__)
+
+FRAMES_PER_CHUNK = 2
+"""Frames in a piece of sound after the first, which has one."""
+
+
+class BusyError(DeepTalkError):
+    """The server has no room for what was asked."""
+
+
+class ContextFullError(DeepTalkError):
+    """A conversation does not fit into the model's positions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Request:
+    """One answer that is wanted: to these turns, the last ones said, in a mode of the layout.
+
+    A request with a ``memory`` belongs to its conversation and is remembered there; one at a time. Where
+    ``may_forget``, the oldest turns are left out of what would not fit.
+    """
+
+    turns: Sequence[Turn]
+    mode: str
+    options: DecodingOptions
+    outlet: Outlet
+    memory: Memory | None = None
+    seed: int = 0
+    may_forget: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    request: Request
+    memory: Memory
+    turns: list[Turn] = field(default_factory=list)
+    is_fitted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Answering:
+    request: Request
+    memory: Memory
+    state: DialogueState
+    voicing: Voicing
+    num_input_positions: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Hearing:
+    ear: Ear
+    memory: Memory | None
+    before: tuple[Turn, ...]
+
+
+class ModelThread:
+    """Sessions hand over what they want; it is done between two steps. Public methods are for any thread."""
+
+    def __init__(
+        self, loaded: LoadedModel, *, limits: ServerLimits, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.loaded, self.limits = loaded, limits
+        self._engine, self._now = loaded.engine, now
+        self._tokenizer = tokenizer_of(loaded.engine)
+        self._max_positions: int = loaded.model.backbone.model.config.max_position_embeddings
+        self._commands: Queue[Request | _Hearing] = Queue(limits.max_commands)
+        self._wake = Event()
+        self._is_stopping = False
+        self._is_ready = False
+        self._ears: deque[_Hearing] = deque()
+        self._waiting: deque[_Waiting] = deque()
+        self._answering: list[_Answering] = []
+        self._thread = Thread(target=self._run, name="model", daemon=True)
+        self.last_beat = now()
+
+    @property
+    def max_frames(self) -> int:
+        """The longest answer in frames; half of the positions are left to what it answers."""
+        longest = int(self.limits.answer_seconds * self.loaded.codec.frame_rate)
+        return min(longest, self._max_positions // 2)
+
+    @property
+    def num_answering(self) -> int:
+        """Answers that wait or run."""
+        return len(self._waiting) + len(self._answering)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the thread runs and has answered once."""
+        return self._is_ready and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin; ``is_ready`` tells when the first turn, which warms up, is over."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End every answer and the thread."""
+        self._is_stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    def new_memory(self) -> Memory:
+        """The cache of a new conversation."""
+        return Memory(self._engine)
+
+    def new_outlet(self) -> Outlet:
+        """Where the pieces of an answer will come out, on the running event loop."""
+        rate = self.loaded.codec.sample_rate
+        return Outlet(sample_rate=rate, limits=self.limits, on_room=self._wake.set)
+
+    def ask(self, request: Request) -> None:
+        """Have a request answered; BusyError where too many wait."""
+        self._hand_over(request)
+
+    def hear(self, ear: Ear, memory: Memory | None = None, before: Sequence[Turn] = ()) -> None:
+        """Encode what an ear is given, and read it behind the turns ``before`` while nothing is answered."""
+        self._hand_over(_Hearing(ear=ear, memory=memory, before=tuple(before)))
+
+    def wake(self) -> None:
+        """Something has changed: an ear has samples."""
+        self._wake.set()
+
+    def _hand_over(self, command: Request | _Hearing) -> None:
+        try:
+            self._commands.put_nowait(command)
+        except Full as full:
+            raise BusyError("The server is busy: try again in a moment.") from full
+        self._wake.set()
+
+    def _run(self) -> None:
+        self._warm_up()
+        while not self._is_stopping:
+            self.last_beat = self._now()
+            self._wake.clear()
+            if not self.tick():
+                self._wake.wait(timeout=1.0)
+        for waiting in self._waiting:
+            waiting.request.outlet.put(Ended(reason="interrupted"))
+        for answering in self._answering:
+            self._end(answering)
+
+    def _warm_up(self) -> None:
+        try:
+            conversation = self.loaded.conversation()
+            conversation.say_text("hello")
+            pieces = conversation.reply()
+            next(pieces, None)
+            conversation.interrupt()
+            self._is_ready = True
+        except Exception:
+            _logger.exception("The first turn failed: the server does not become ready.")
+
+    def tick(self) -> bool:
+        """One round; whether there was anything to do. Called by the thread, and by tests without one."""
+        self._take_commands()
+        has_heard = self._hear()
+        has_read = self._read()
+        return self._step() or has_read or has_heard
+
+    def _take_commands(self) -> None:
+        while True:
+            try:
+                command = self._commands.get_nowait()
+            except Empty:
+                return
+            if isinstance(command, _Hearing):
+                self._ears.append(command)
+            else:
+                memory = command.memory or Memory(self._engine)
+                self._waiting.append(_Waiting(request=command, memory=memory))
+
+    def _hear(self) -> bool:
+        """Encode some sound of one ear and read it; ears take turns."""
+        for _ in range(len(self._ears)):
+            hearing = self._ears.popleft()
+            has_done = hearing.ear.digest(self._engine, most_seconds=self.limits.encoded_per_tick)
+            if not hearing.ear.is_finished:
+                self._ears.append(hearing)
+            if has_done:
+                self._read_along(hearing)
+                return True
+        return False
+
+    def _read_along(self, hearing: _Hearing) -> None:
+        """Read what was heard so far while the user still speaks."""
+        memory = hearing.memory
+        busy = {waiting.memory for waiting in self._waiting} | {each.memory for each in self._answering}
+        if memory is None or memory in busy or hearing.ear.error or not hearing.ear.num_frames:
+            return
+        turns = (*hearing.before, hearing.ear)
+        if num_positions_of(self._engine, turns) <= self._max_positions // 2:
+            memory.read(turns, most=self.limits.positions_per_tick)
+
+    def _read(self) -> bool:
+        """Read some positions for the first request that can go on, and let it answer when all are read."""
+        for waiting in list(self._waiting):
+            request = waiting.request
+            if request.outlet.is_cancelled:
+                self._waiting.remove(waiting)
+                request.outlet.put(Ended(reason="interrupted"))
+                return True
+            if all(turn.is_finished for turn in request.turns if isinstance(turn, Ear)):
+                self._read_for(waiting)
+                return True
+        return False
+
+    def _read_for(self, waiting: _Waiting) -> None:
+        try:
+            if not waiting.is_fitted:
+                waiting.turns, waiting.is_fitted = self._fitting(waiting.request), True
+            if waiting.memory.read(waiting.turns, most=self.limits.positions_per_tick):
+                self._waiting.remove(waiting)
+                self._answering.append(self._begin(waiting))
+        except Exception as error:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+            waiting.memory.clear()
+            _fail(waiting.request, error)
+
+    def _fitting(self, request: Request) -> list[Turn]:
+        """The turns, the oldest left out where the answer would not fit behind them."""
+        turns = list(request.turns)
+        for turn in turns:
+            if isinstance(turn, Ear) and turn.error is not None:
+                raise turn.error
+        limits = request.options.limits
+        longest = max(limits.max_text_tokens, limits.max_frames + self._engine.layout.num_codebooks + 1)
+        room = self._max_positions - longest - opening_of(self._engine, request.mode).shape[1]
+        while turns and num_positions_of(self._engine, turns) > room:
+            if not request.may_forget or len(turns) == 1:
+                raise ContextFullError(
+                    f"The conversation needs more than the {room} positions that the model has for it."
+                )
+            del turns[0]
+        return turns
+
+    def _begin(self, waiting: _Waiting) -> _Answering:
+        request = waiting.request
+        opening = opening_of(self._engine, request.mode)
+        history = waiting.memory.opened(opening)
+        state = self._engine.start(
+            history, opening[:, -1], row=row_of(request.mode), options=request.options, seed=request.seed
+        )
+        voicing = Voicing(self.loaded.codec, self._tokenizer, frames_per_chunk=FRAMES_PER_CHUNK)
+        return _Answering(
+            request=request,
+            memory=waiting.memory,
+            state=state,
+            voicing=voicing,
+            num_input_positions=history.num_positions + 1,
+        )
+
+    def _step(self) -> bool:
+        """One step of every answer that is wanted and has room for its sound."""
+        for answering in [each for each in self._answering if each.request.outlet.is_cancelled]:
+            self._end(answering)
+        running = [each for each in self._answering if not each.request.outlet.is_paused]
+        if not running:
+            return False
+        try:
+            frames = self._engine.step_together([each.state for each in running])
+        except Exception as error:
+            for answering in running:
+                self._fail_answer(answering, error)
+            return True
+        for answering, frame in zip(running, frames, strict=True):
+            try:
+                piece = answering.voicing.take(frame, answering.state.answers[0])
+                if piece.text or len(piece.samples):
+                    answering.request.outlet.put(Piece(text=piece.text, samples=piece.samples))
+                if answering.state.is_finished:
+                    self._end(answering)
+            except Exception as error:
+                self._fail_answer(answering, error)
+        return True
+
+    def _end(self, answering: _Answering) -> None:
+        """Remember what was said and tell that no more comes."""
+        self._answering.remove(answering)
+        answer, voicing = answering.state.answers[0], answering.voicing
+        turn = Said(role="assistant", text=voicing.text.strip(), ids=tuple(answer.text_ids))
+        answering.memory.remember(self._engine.stop(answering.state), turn)
+        answering.request.outlet.put(
+            Ended(
+                reason=answer.finish_reason,
+                turn=turn,
+                num_input_positions=answering.num_input_positions,
+                num_text_tokens=len(answer.text_ids),
+                num_frames=len(answer.frames),
+            )
+        )
+
+    def _fail_answer(self, answering: _Answering, error: Exception) -> None:
+        self._answering.remove(answering)
+        _fail(answering.request, error)
+
+
+def _fail(request: Request, error: Exception) -> None:
+    """Tell the session; what is no mistake of the caller goes to the log, without what was said."""
+    if not isinstance(error, DeepTalkError):
+        _logger.error("An answer failed: %s", type(error).__name__, exc_info=error)
+    request.outlet.put(Ended(reason="interrupted", error=error))
