@@ -14,7 +14,7 @@ from deeptalk.errors import ConfigError
 runner = CliRunner()
 
 VERBS = [
-    *("talk", "transcribe", "say", "profile", "partition", "pairs"),
+    *("talk", "transcribe", "say", "profile", "partition", "pairs", "export"),
     *("train", "prepare", "eval", "bench", "doctor", "reproduce"),
 ]
 

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from deeptalk.cli.bench import bench
 from deeptalk.cli.doctor import doctor
 from deeptalk.cli.evaluate import evaluate
+from deeptalk.cli.export_verb import export
 from deeptalk.cli.pairs import pairs
 from deeptalk.cli.partition import partition
 from deeptalk.cli.prepare import prepare
@@ -45,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (talk, transcribe, say, prepare, train, profile, partition, pairs, doctor, reproduce):
+for verb in (talk, transcribe, say, prepare, train, profile, partition, pairs, export, doctor, reproduce):
     app.command()(verb)
 app.command("eval")(evaluate)
 app.add_typer(bench, name="bench")
