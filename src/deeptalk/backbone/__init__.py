@@ -1,6 +1,6 @@
 """Any mixture-of-experts language model of ``transformers``, made modality-aware without forking it."""
 
-from deeptalk.backbone.backbone import Backbone, BackboneOutput, MoeShape, open_backbone
+from deeptalk.backbone.backbone import Backbone, BackboneOutput, MoeShape, open_backbone, open_outline
 from deeptalk.backbone.balance import sequence_balance_loss
 from deeptalk.backbone.banks import fuse_experts, fused_state_dict, load_fused_state_dict, split_experts
 from deeptalk.backbone.cache import copy_rows, new_cache, snapshot
@@ -20,6 +20,7 @@ __all__ = [
     "merged_state_dict",
     "new_cache",
     "open_backbone",
+    "open_outline",
     "open_pruned",
     "prune_experts",
     "sequence_balance_loss",

@@ -1,6 +1,5 @@
 """A stock mixture-of-experts language model that can be told which experts each token may use."""
 
-import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -10,9 +9,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    DynamicCache,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
-from deeptalk.backbone.families import SUPPORTED, find_moe_layers
+from deeptalk.backbone.checkpoint import check_dtype, find_checkpoint, read_settings, stored_tensors
+from deeptalk.backbone.families import check_family, find_moe_layers
 from deeptalk.backbone.few_tokens import FEW_TOKENS
 from deeptalk.backbone.router import RouterHook, RouterMask, RouterOutput, RoutingCall, RoutingScope
 from deeptalk.errors import CheckpointError, ConfigError
@@ -189,37 +196,56 @@ def open_backbone(
     source: str | Path | dict[str, Any] | PreTrainedConfig,
     *,
     dtype: torch.dtype = torch.float32,
-    attention: str = "sdpa",
+    attention: str | None = None,
     experts: str = FEW_TOKENS,
 ) -> Backbone:
-    """Open a local folder in Hugging Face layout, or make a random model from a config.
+    """Open a checkpoint by its folder or its id on the hub, or make a random model from a config.
 
-    ``attention`` and ``experts`` name implementations registered with ``transformers``. Raises
-    `CheckpointError` for a folder that can't be used, `ConfigError` for a model that isn't supported.
+    ``attention`` and ``experts`` name implementations registered with ``transformers``; without the former
+    it is the family's fastest. Weights are read as ``dtype`` whatever they are stored in, unpacked where they
+    are quantised in a format of `checkpoint.UNPACKED`.
+
+    Raises:
+        CheckpointError: the checkpoint can't be found or used.
+        ConfigError: the model isn't supported.
     """
-    options = {"dtype": dtype, "attn_implementation": attention, "experts_implementation": experts}
     if isinstance(source, str | Path):
-        return Backbone(_load(Path(source), options))
+        return Backbone(_load(source, dtype=dtype, attention=attention, experts=experts))
     config = source if isinstance(source, PreTrainedConfig) else config_from_dict(source)
-    _check_type(config.model_type)
+    check_family(config.to_dict())
+    options = model_options(config, dtype=dtype, attention=attention, experts=experts)
     return Backbone(AutoModelForCausalLM.from_config(config, **options))
 
 
-def _load(folder: Path, options: dict[str, Any]) -> PreTrainedModel:
-    try:
-        settings = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} holds no readable config.json ({error}).") from error
-    if "auto_map" in settings:
-        raise CheckpointError(
-            f"{folder} asks to run code of its own (auto_map); only stock classes are opened."
-        )
-    _check_type(settings.get("model_type"))
-    if not any(folder.glob("*.safetensors")):
-        raise CheckpointError(f"{folder} holds no .safetensors file; other formats are not opened.")
+def open_outline(source: Path | PreTrainedConfig) -> Backbone:
+    """A backbone without numbers, on the meta device: names and sizes of what a folder or a config describes.
+
+    Raises:
+        CheckpointError: the folder has no readable config.json.
+        ConfigError: the model isn't supported.
+    """
+    config = source if isinstance(source, PreTrainedConfig) else config_from_dict(read_settings(source))
+    with torch.device("meta"):
+        return open_backbone(config)
+
+
+def _load(source: str | Path, *, dtype: torch.dtype, attention: str | None, experts: str) -> PreTrainedModel:
+    folder = find_checkpoint(source)
+    settings = read_settings(folder)
+    config = config_from_dict(settings)
+    check_dtype(folder, settings, stored_tensors(folder))
+    options = model_options(config, dtype=dtype, attention=attention, experts=experts)
+    if settings.get("quantization_config"):
+        config.quantization_config = {**settings["quantization_config"], "dequantize": True}
     try:
         opened: Any = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
+            folder,
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder} can't be opened: {error}") from error
@@ -230,17 +256,20 @@ def _load(folder: Path, options: dict[str, Any]) -> PreTrainedModel:
     return model
 
 
+def model_options(
+    config: PreTrainedConfig, *, dtype: torch.dtype, attention: str | None, experts: str
+) -> dict[str, Any]:
+    """Which implementations a stock model of ``config`` is made with; by default its fastest attention."""
+    if attention is None:
+        attention = "sdpa" if MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._supports_sdpa else "eager"
+    return {"dtype": dtype, "attn_implementation": attention, "experts_implementation": experts}
+
+
 def config_from_dict(settings: dict[str, Any]) -> PreTrainedConfig:
     """A config of `transformers` from its plain values; `ConfigError` where they don't fit."""
+    check_family(settings)
     settings = dict(settings)
-    model_type = settings.pop("model_type", None)
-    _check_type(model_type)
     try:
-        return AutoConfig.for_model(model_type, **settings)
+        return AutoConfig.for_model(settings.pop("model_type"), **settings)
     except Exception as error:  # the strict configs raise a family of their own
         raise ConfigError(f"backbone config is not valid: {error}") from error
-
-
-def _check_type(model_type: str | None) -> None:
-    if model_type not in SUPPORTED:
-        raise ConfigError(f"backbone {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}.")

@@ -100,9 +100,9 @@ def split_experts(
     check_whole(backbone)
     block: Any
     for block, members in zip(backbone.moe_blocks(), is_second, strict=True):
-        members = members.to(next(block.experts.parameters()).device)
+        device = next(block.experts.parameters()).device
         first, second = (select_experts(block.experts, side) for side in (~members, members))
-        block.experts = ExpertBanks(first, second, members, names=names)
+        block.experts = ExpertBanks(first, second, members.to(device), names=names)
 
 
 def fuse_experts(backbone: Backbone) -> None:
@@ -181,14 +181,14 @@ def select_experts(experts: nn.Module, members: Bool[Tensor, "E"]) -> nn.Module:
     Raises:
         ConfigError: a tensor of the module isn't stacked by expert.
     """
-    num_experts = members.numel()
+    num_experts, rows = members.numel(), members.nonzero().flatten()  # rows, since meta tensors take no mask
     parameters = {}
     for name, tensor in experts.named_parameters():
         if "." in name or tensor.shape[0] != num_experts:
             raise ConfigError(f"{type(experts).__name__} has a tensor {name!r} that isn't stacked by expert.")
-        parameters[name] = nn.Parameter(tensor.detach()[members], requires_grad=tensor.requires_grad)
+        parameters[name] = nn.Parameter(tensor.detach()[rows], requires_grad=tensor.requires_grad)
     bank = _like(experts, parameters)
-    bank.num_experts = int(members.sum())
+    bank.num_experts = len(rows)
     return bank
 
 

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from deeptalk.backbone.backbone import Backbone, config_from_dict
+from deeptalk.backbone.backbone import Backbone, config_from_dict, model_options
 from deeptalk.backbone.banks import check_whole, select_experts
 from deeptalk.backbone.families import find_routers
 from deeptalk.backbone.few_tokens import FEW_TOKENS, is_swiglu
@@ -102,7 +102,7 @@ def open_pruned(
     prefix: str = "",
     name: str = "audio",
     dtype: torch.dtype = torch.float32,
-    attention: str = "sdpa",
+    attention: str | None = None,
     experts: str = FEW_TOKENS,
 ) -> Backbone:
     """Open a full checkpoint without the experts that ``kept`` doesn't mark; these are never read.
@@ -114,9 +114,10 @@ def open_pruned(
         ConfigError: the family isn't supported, or the table isn't one of this backbone (`prune_experts`).
         CheckpointError: a tensor is missing, of another shape, or holds numbers that are not finite.
     """
-    options = {"dtype": dtype, "attn_implementation": attention, "experts_implementation": experts}
+    config = config_from_dict(dict(settings))
+    options = model_options(config, dtype=dtype, attention=attention, experts=experts)
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are all replaced
-        backbone = _build(settings, kept, options, name)
+        backbone = _build(config, kept, options, name)
     with _open_files(files) as stored:
         places = list(_places(backbone))
         for place in places:
@@ -256,9 +257,8 @@ def _places(backbone: Backbone) -> Iterator[_Place]:
         yield place
 
 
-def _build(settings: Mapping[str, Any], kept: Tensor, options: dict[str, Any], name: str) -> Backbone:
+def _build(config: Any, kept: Tensor, options: dict[str, Any], name: str) -> Backbone:
     """A random backbone with all routers and the kept experts only: made with few experts, not cut later."""
-    config: Any = config_from_dict(dict(settings))
     count = next(key for key in _COUNTS if key in config.to_dict())
     num_experts = getattr(config, count)
     check_kept(kept, num_layers=len(kept), num_experts=num_experts)

@@ -1,12 +1,12 @@
 """Find the routers of a stock model by its own declaration, and know how each family of routers selects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.output_capturing import OutputRecorder
 
 from deeptalk.backbone.router import (
@@ -33,8 +33,7 @@ class MoeLayer:
 def find_moe_layers(model: PreTrainedModel) -> tuple[MoeLayer, ...]:
     """The layers with experts, first to last; every rule is checked against its stock router."""
     model_type = model.config.model_type
-    if model_type not in _RULES:
-        raise ConfigError(f"backbone {model_type!r} is not supported; supported are {', '.join(SUPPORTED)}.")
+    check_family(model.config.to_dict())
     layers = [
         MoeLayer(
             block_name=name.rpartition(".")[0],
@@ -51,6 +50,27 @@ def find_moe_layers(model: PreTrainedModel) -> tuple[MoeLayer, ...]:
     for layer in layers:
         _check_rule(layer, model_type)
     return tuple(layers)
+
+
+def check_family(settings: Mapping[str, Any]) -> None:
+    """Refuse a config whose way to select experts isn't known here, by name of its router.
+
+    Raises:
+        ConfigError: the family isn't supported, or asks for other scores than its stock router computes.
+    """
+    model_type = settings.get("model_type")
+    if model_type not in _RULES:
+        why = _describe_foreign(settings)
+        raise ConfigError(
+            f"backbone {model_type!r} is not supported{why}; supported are {', '.join(SUPPORTED)}."
+        )
+    scores = _SCORES.get(model_type)
+    given = settings.get("scoring_func") or scores
+    if given != scores and scores is not None:
+        raise ConfigError(
+            f"this backbone {model_type!r} asks for scoring_func {given!r}, but the stock router of its "
+            f"family computes {scores!r}; a model trained otherwise can't be opened."
+        )
 
 
 def find_routers(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
@@ -76,6 +96,20 @@ def _declared_routers(model: PreTrainedModel) -> Callable[[nn.Module], bool]:
     return lambda module: hasattr(module, "top_k") and hasattr(module, "num_experts")
 
 
+def _describe_foreign(settings: Mapping[str, Any]) -> str:
+    """What a model of ``transformers`` outside the supported families is, as far as its outline tells."""
+    values = {key: value for key, value in settings.items() if key != "model_type"}
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(settings["model_type"], **values))
+    except Exception:  # no causal language model of this version of the library
+        return ""
+    routers = find_routers(model)
+    if routers:
+        return f": how its router {type(routers[0][1]).__name__} selects experts is not known here"
+    return ": it has no routed experts to divide between text and speech; give a mixture-of-experts model"
+
+
 @torch.no_grad()
 def _check_rule(layer: MoeLayer, model_type: str) -> None:
     """Refuse a rule that doesn't give the stock weights on a probe: it would go wrong silently."""
@@ -88,8 +122,8 @@ def _check_rule(layer: MoeLayer, model_type: str) -> None:
     is_ordered = logits.is_floating_point() and weights.is_floating_point() and weights.shape == experts.shape
     if not is_ordered or not _is_same(layer, logits, weights, experts):
         raise ConfigError(
-            f"the router of backbone {model_type!r} selects in another way than expected; "
-            "this version of transformers is not supported for it."
+            f"the router {type(layer.router).__name__} of backbone {model_type!r} selects in another way "
+            "than expected; this version of transformers is not supported for it."
         )
 
 
@@ -104,6 +138,11 @@ def _dense(weights: Tensor, experts: Tensor, logits: Tensor) -> Tensor:
 
 
 def _deepseek_v2(router: Any) -> SelectionRule:
+    if router.topk_method not in ("greedy", "group_limited_greedy"):
+        raise ConfigError(
+            f"the router {type(router).__name__} is to select by topk_method {router.topk_method!r}; known "
+            "are 'greedy' and 'group_limited_greedy'."
+        )
     is_limited = router.topk_method == "group_limited_greedy"
     limit = GroupLimit(total=router.num_group, kept=router.topk_group, of=1) if is_limited else None
     return SoftmaxThenTopk(
@@ -144,4 +183,14 @@ _RULES: dict[str, Callable[[Any], SelectionRule]] = {
     "glm4_moe": _biased_sigmoid,
 }
 
+_SCORES = {"deepseek_v2": "softmax", "deepseek_v3": "sigmoid", "glm4_moe": "sigmoid"}
+"""What the stock routers compute whose published configs name it."""
+
 SUPPORTED = tuple(_RULES)
+
+SELECTIONS: Mapping[type, str] = {
+    SoftmaxThenTopk: "softmax, then top-k",
+    TopkThenSoftmax: "top-k, then softmax",
+    BiasedSigmoid: "sigmoid with correction bias",
+}
+"""The rules by name."""

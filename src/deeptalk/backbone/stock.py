@@ -11,13 +11,23 @@ from deeptalk.backbone.backbone import Backbone
 from deeptalk.shapes import Tensor
 
 
-def save_stock(backbone: Backbone, folder: Path, *, tensors: Mapping[str, Tensor] | None = None) -> None:
+def save_stock(
+    backbone: Backbone,
+    folder: Path,
+    *,
+    tensors: Mapping[str, Tensor] | None = None,
+    shard_size: str | None = None,
+) -> None:
     """Write a stock checkpoint of ``transformers``; equal tensors give equal files, bit for bit.
 
-    ``tensors`` by stock names take the place of the model's own, where it isn't a stock model any more.
+    ``tensors`` by stock names take the place of the model's own, where it isn't a stock model any more. One
+    of more than ``shard_size`` (such as ``5GB``; the library's own size unless given) becomes several files.
     """
+    options = {} if shard_size is None else {"max_shard_size": shard_size}
     with quiet():
-        backbone.model.save_pretrained(folder, state_dict=None if tensors is None else dict(tensors))
+        backbone.model.save_pretrained(
+            folder, state_dict=None if tensors is None else dict(tensors), **options
+        )
 
 
 def stock_hash(folder: Path) -> str:

@@ -1,0 +1,106 @@
+"""How much memory each stage of the paper takes on a backbone, by arithmetic on the meta device.
+
+Weights in bf16, and for every parameter that trains 14 bytes: a gradient in bf16, and in fp32 a master
+weight and Adam's two moments. Activations are counted with the states of every layer recomputed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from deeptalk.backbone import Backbone
+from deeptalk.backbone.checkpoint import first_id
+from deeptalk.model import DeepTalk, DeepTalkConfig
+from deeptalk.model.encoder import EncoderConfig
+from deeptalk.recipes import PIPELINE, Recipe
+from deeptalk.training.parts import DialoguePart
+from deeptalk.training.trainable import freeze_all_but
+
+GIB = 2**30
+_WEIGHT_BYTES, _TRAINED_BYTES = 2, 14
+_ACTIVATION_BYTES = 13
+"""For each position, layer and unit of width: 6 GB of DeepSeek-V2-Lite at 8 x 1,024 positions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageMemory:
+    """What one stage holds: parameters, those of them that train, and bytes of activations."""
+
+    stage: str
+    num_parameters: int
+    num_trained: int
+    activation_bytes: int
+
+    @property
+    def one_gpu_bytes(self) -> int:
+        """On a single GPU, or on each where nothing but the batch is divided."""
+        return self.zero2_bytes(1)
+
+    def zero2_bytes(self, num_gpus: int) -> int:
+        """On each of several GPUs that divide gradients and optimiser states."""
+        states = _TRAINED_BYTES * self.num_trained // num_gpus
+        return _WEIGHT_BYTES * self.num_parameters + states + self.activation_bytes
+
+    def zero3_bytes(self, num_gpus: int) -> int:
+        """On each of several GPUs that divide weights, too (ZeRO-3, FSDP2)."""
+        states = _WEIGHT_BYTES * self.num_parameters + _TRAINED_BYTES * self.num_trained
+        return states // num_gpus + self.activation_bytes
+
+
+def plan_memory(outline: Backbone) -> Iterator[StageMemory]:
+    """Every stage of `PIPELINE` on a backbone's outline; stage 2.1 also without the experts it masks.
+
+    As many experts serve audio as a token uses. The outline's experts are divided in place.
+    """
+    model = outline_model(outline)
+    for recipe in PIPELINE:
+        names = set(freeze_all_but(model, recipe.trains))
+        sizes = {name: tensor.numel() for name, tensor in model.named_parameters()}
+        whole = StageMemory(
+            stage=recipe.name,
+            num_parameters=sum(sizes.values()),
+            num_trained=sum(sizes[name] for name in names),
+            activation_bytes=_activation_bytes(recipe, outline),
+        )
+        yield whole
+        if recipe.partition is not None:
+            left_out = sum(size for name, size in sizes.items() if ".experts.text." in name)
+            rest = whole.num_parameters - left_out
+            yield replace(whole, stage=f"{recipe.name} --dense", num_parameters=rest)
+
+
+def outline_model(outline: Backbone) -> DeepTalk:
+    """The paper's model around a backbone without numbers; of its experts the first ones serve audio."""
+    config: Any = outline.model.config
+    part = PIPELINE[0].model
+    assert isinstance(part, DialoguePart)
+    shape = outline.layers
+    end = first_id(config.eos_token_id) or 0
+    begin = first_id(config.bos_token_id)
+    layout = replace(
+        part.layout,
+        vocab_size=config.vocab_size,
+        eos_id=end,
+        bos_id=end if begin is None else begin,
+    )
+    settings = DeepTalkConfig(
+        encoder=EncoderConfig(mode="pad30"),
+        adapter=replace(part.adapter, out_width=outline.hidden_size),
+        backbone=config.to_dict(),
+        layout=layout,
+        mel=part.mel,
+        fusion=part.fusion,
+    )
+    with torch.device("meta"):
+        model = DeepTalk(settings, backbone=outline)
+    is_audio = torch.zeros(shape.num_moe_layers, shape.num_experts, dtype=torch.bool)
+    is_audio[:, : shape.experts_per_token] = True
+    model.split(is_audio)
+    return model
+
+
+def _activation_bytes(recipe: Recipe, outline: Backbone) -> int:
+    config: Any = outline.model.config
+    return recipe.batch_size * config.num_hidden_layers * outline.hidden_size * _ACTIVATION_BYTES
