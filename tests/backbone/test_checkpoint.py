@@ -182,6 +182,61 @@ def test_weights_that_cannot_be_trained_are_refused(folder: Path) -> None:
         open_backbone(folder)
 
 
+def pack(folder: Path, name: str, *, by: str) -> dict[str, torch.Tensor]:
+    """Write a tiny model quantised as its family is published; gives the packed tensors."""
+    stock = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(**{**FAMILIES[name], "intermediate_size": 32})
+    )
+    stock.save_pretrained(folder)
+    packed = {}
+    for key, tensor in load_file(folder / "model.safetensors").items():
+        if by == "mxfp4" and key.endswith("experts.down_proj"):
+            experts, inner, outer = tensor.shape
+            packed[f"{key}_blocks"] = torch.randint(0, 256, (experts, outer, inner // 32, 16)).byte()
+            packed[f"{key}_scales"] = torch.randint(120, 128, (experts, outer, inner // 32)).byte()
+        elif by == "fp8" and tensor.ndim == 2 and key.endswith("_proj.weight"):
+            packed[key] = tensor.to(torch.float8_e4m3fn)
+            packed[f"{key}_scale_inv"] = torch.full((1, 1), 1.5)
+        else:
+            packed[key] = tensor
+    save_file(packed, folder / "model.safetensors", metadata={"format": "pt"})
+    return packed
+
+
+def check_saved_again(folder: Path, model: Any) -> None:
+    model.save_pretrained(folder)
+    assert "quantization_config" not in json.loads((folder / "config.json").read_text())
+    assert torch.equal(logits(open_backbone(folder).model), logits(model))
+
+
+def test_mxfp4_is_unpacked(tmp_path: Path) -> None:
+    """GPT-OSS: two numbers of 4 bits in a byte, one exponent for 32 of them (OCP microscaling formats)."""
+    config = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head", "model.layers.*.self_attn"]}
+    packed = pack(tmp_path, "gpt_oss", by="mxfp4")
+    change(tmp_path, quantization_config=config)
+    backbone = open_backbone(tmp_path)
+    positive = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    values = torch.cat([positive, -positive])
+    name = "model.layers.1.mlp.experts.down_proj"
+    blocks, exponents = packed[f"{name}_blocks"].long(), packed[f"{name}_scales"].float() - 127
+    numbers = torch.stack([values[blocks % 16], values[blocks // 16]], dim=-1).flatten(-2)
+    expected = (numbers * 2 ** exponents[..., None]).flatten(-2).transpose(1, 2)
+    assert torch.equal(backbone.model.get_parameter(name), expected)
+    check_saved_again(tmp_path / "again", backbone.model)
+
+
+def test_fp8_is_unpacked(tmp_path: Path) -> None:
+    """DeepSeek-V3: one factor for a block of 128 by 128 numbers of 8 bits."""
+    config = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic"}
+    packed = pack(tmp_path, "deepseek_v3", by="fp8")
+    change(tmp_path, quantization_config=config | {"weight_block_size": [128, 128]})
+    backbone = open_backbone(tmp_path)
+    experts = backbone.model.get_parameter("model.layers.1.mlp.experts.down_proj")
+    expected = packed["model.layers.1.mlp.experts.3.down_proj.weight"].float() * 1.5
+    assert torch.equal(experts[3], expected)
+    check_saved_again(tmp_path / "again", backbone.model)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_stock_name_has_its_place(name: str) -> None:
     with torch.device("meta"):

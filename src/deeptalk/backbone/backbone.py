@@ -235,7 +235,8 @@ def _load(source: str | Path, *, dtype: torch.dtype, attention: str | None, expe
     config = config_from_dict(settings)
     check_dtype(folder, settings, stored_tensors(folder))
     options = model_options(config, dtype=dtype, attention=attention, experts=experts)
-    if settings.get("quantization_config"):
+    is_packed = bool(settings.get("quantization_config"))
+    if is_packed:
         config.quantization_config = {**settings["quantization_config"], "dequantize": True}
     try:
         opened: Any = AutoModelForCausalLM.from_pretrained(
@@ -253,6 +254,8 @@ def _load(source: str | Path, *, dtype: torch.dtype, attention: str | None, expe
     missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointError(f"{folder} lacks {len(missing)} tensors, first {missing[0]}.")
+    if is_packed:
+        model._weight_conversions = None  # saving would pack the names again, but not the numbers
     return model
 
 
