@@ -87,6 +87,20 @@ def test_a_stage_that_does_not_fit_is_wrong(folder: Path) -> None:
     assert "more than the 0.5 GiB of a GPU" in found["stage align"]["detail"]
 
 
+def test_a_model_whose_experts_cannot_be_divided_is_told(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"num_experts_per_tok": 8}))
+    found = findings(folder, code=2)
+    assert "each bank needs at least one expert" in found["stages"]["detail"]
+
+
+def test_gpus_of_unknown_size_are_planned_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    stage = findings(folder, "--num-gpus", 4)["stage joint"]
+    assert (stage["figures"]["num_gpus"], stage["figures"]["fits"]) == (4, None)
+    assert "each of 4 (ZeRO-2)" in stage["detail"]
+
+
 def test_what_is_missing_is_named(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     shard = sorted(folder.glob("model-*.safetensors"))[0]

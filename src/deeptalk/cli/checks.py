@@ -6,26 +6,12 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from deeptalk.backbone import Backbone, open_outline
-from deeptalk.backbone.checkpoint import (
-    check_dtype,
-    check_tensors,
-    check_tokenizer,
-    find_checkpoint,
-    is_hub_id,
-    missing_shards,
-    read_settings,
-    stored_tensors,
-)
-from deeptalk.backbone.families import SELECTIONS
-from deeptalk.cli.conformance import Conformance, conform_all
-from deeptalk.cli.memory import GIB, StageMemory, plan_memory
 from deeptalk.data.manifest import Kind, read_manifest
 from deeptalk.decoding import LoadedModel, load
 from deeptalk.errors import DeepTalkError
@@ -45,24 +31,6 @@ class Finding:
     state: Literal["ok", "absent", "wrong"]
     detail: str
     figures: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Gpus:
-    """What stages are to run on: some GPUs of so many GiB each."""
-
-    gib: float
-    number: int = 1
-
-    @classmethod
-    def here(cls) -> "Gpus | None":
-        """Those of this machine, if it has any."""
-        if not torch.cuda.is_available():
-            return None
-        least = min(
-            torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())
-        )
-        return cls(gib=least / GIB, number=torch.cuda.device_count())
 
 
 def check_machine() -> Iterator[Finding]:
@@ -96,46 +64,6 @@ def check_model(name: str) -> Iterator[Finding]:
     megabytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     yield Finding(name="model", state="ok", detail=f"{folder}, {megabytes:.1f} MB on disk")
     yield from (_sizes(loaded), _clock(loaded), _experts(loaded), _memory(loaded), _turn(loaded))
-
-
-def is_backbone(name: str) -> bool:
-    """Whether a name is a language model's, by its folder or its id on the hub, and no DeepTalk model's."""
-    if not Path(name).is_dir():
-        return is_hub_id(name)
-    try:
-        return not str(read_settings(Path(name)).get("model_type", "deeptalk")).startswith("deeptalk")
-    except DeepTalkError:
-        return False
-
-
-def check_backbone(source: str, gpus: Gpus | None) -> Iterator[Finding]:
-    """What is to become a DeepTalk model: family, sizes, files, tokenizer, and memory of each stage.
-
-    No tensor is read, and of a model on the hub none is downloaded.
-    """
-    try:
-        folder = find_checkpoint(source, weights=False)
-        outline = open_outline(folder)
-    except DeepTalkError as error:
-        yield Finding(name="backbone", state="wrong", detail=str(error))
-        return
-    yield from (_family(outline, folder), _parts(outline))
-    yield from (_weights(source, folder, outline), _tokenizer(folder, outline))
-    yield from (_stage_memory(stage, gpus) for stage in plan_memory(outline))
-
-
-def check_families() -> Iterator[Finding]:
-    """Every supported family, taken through the whole method at a tiny size."""
-    for name, result in conform_all():
-        if not isinstance(result, Conformance):
-            yield Finding(name=name, state="wrong", detail=str(result))
-            continue
-        figures = asdict(result)
-        detail = (
-            f"{result.selection:<30}{len(result.stages)} stages   {result.num_shards} shards   logits within "
-            f"{max(result.open_difference, result.stock_difference):.0e}"
-        )
-        yield Finding(name=name, state="ok", detail=detail, figures=figures)
 
 
 def check_data(folder: Path) -> Iterator[Finding]:
@@ -208,105 +136,6 @@ def _turn(loaded: LoadedModel) -> Finding:
     return Finding(
         name="one turn", state=state, detail=f"{reply.num_frames} frames of speech in {seconds:.2f} s"
     )
-
-
-def _family(outline: Backbone, folder: Path) -> Finding:
-    shape, rule = outline.layers, type(outline.hooks[0].rule)
-    router = type(outline.model.get_submodule(outline.router_names[0])).__name__
-    family = outline.model.config.model_type
-    figures = {
-        "family": family,
-        "router": router,
-        "selection": SELECTIONS[rule],
-        "num_moe_layers": shape.num_moe_layers,
-        "num_experts": shape.num_experts,
-        "experts_per_token": shape.experts_per_token,
-    }
-    detail = (
-        f"{folder}: {family}, {SELECTIONS[rule]} ({router}); {shape.num_moe_layers} layers of "
-        f"{shape.num_experts} experts, {shape.experts_per_token} per token"
-    )
-    return Finding(name="backbone", state="ok", detail=detail, figures=figures)
-
-
-def _parts(outline: Backbone) -> Finding:
-    shape = outline.layers
-    total = sum(tensor.numel() for tensor in outline.model.parameters())
-    blocks: Any = outline.moe_blocks()
-    routed = sum(tensor.numel() for block in blocks for tensor in block.experts.parameters())
-    expert = routed // (shape.num_moe_layers * shape.num_experts)
-    audio = expert * shape.num_moe_layers * shape.experts_per_token
-    figures = {
-        "total": total,
-        "one_expert": expert,
-        "audio_experts": audio,
-        "text_experts": routed - audio,
-        "other": total - routed,
-    }
-    detail = (
-        f"{total:,} ({expert:,} an expert; with {shape.experts_per_token} experts for audio: {audio:,} in "
-        f"audio experts, {routed - audio:,} in text experts, {total - routed:,} in the rest)"
-    )
-    return Finding(name="parameters", state="ok", detail=detail, figures=figures)
-
-
-def _weights(source: str, folder: Path, outline: Backbone) -> Finding:
-    try:
-        missing = missing_shards(folder)
-        if missing and not Path(source).is_dir():
-            detail = f"{len(missing)} files not downloaded yet; the first use does it"
-            return Finding(name="weights", state="absent", detail=detail)
-        stored, settings = stored_tensors(folder), read_settings(folder)
-        check_dtype(folder, settings, stored)
-        if not settings.get("quantization_config"):
-            check_tensors(folder, outline.model, stored)
-    except DeepTalkError as error:
-        return Finding(name="weights", state="wrong", detail=str(error))
-    num_bytes = sum(tensor.num_bytes for tensor in stored.values())
-    dtypes = sorted({tensor.dtype for tensor in stored.values()})
-    figures = {"num_tensors": len(stored), "num_bytes": num_bytes, "dtypes": dtypes}
-    detail = f"{len(stored):,} tensors, {num_bytes / GIB:.1f} GiB as {', '.join(dtypes)}; each has its place"
-    return Finding(name="weights", state="ok", detail=detail, figures=figures)
-
-
-def _tokenizer(folder: Path, outline: Backbone) -> Finding:
-    config: Any = outline.model.config
-    try:
-        size = check_tokenizer(folder, config)
-    except DeepTalkError as error:
-        return Finding(name="tokenizer", state="wrong", detail=str(error))
-    detail = (
-        f"{size:,} ids, the text table has {config.vocab_size:,} rows; texts begin with "
-        f"{config.bos_token_id}, end with {config.eos_token_id}"
-    )
-    return Finding(name="tokenizer", state="ok", detail=detail, figures={"num_ids": size})
-
-
-def _stage_memory(stage: StageMemory, gpus: Gpus | None) -> Finding:
-    number = gpus.number if gpus else 1
-    ways = {"one GPU": stage.one_gpu_bytes}
-    if number > 1:
-        ways |= {
-            f"each of {number} (ZeRO-2)": stage.zero2_bytes(number),
-            f"each of {number} (ZeRO-3, FSDP2)": stage.zero3_bytes(number),
-        }
-    detail = (
-        f"{stage.num_trained / 1e9:.2f} of {stage.num_parameters / 1e9:.2f} B parameters train: "
-        + ", ".join(f"{num_bytes / GIB:.1f} GiB on {way}" for way, num_bytes in ways.items())
-    )
-    fits = None if gpus is None else min(ways.values()) <= gpus.gib * GIB
-    if gpus is not None:
-        detail += "" if fits else f"; more than the {gpus.gib:.4g} GiB of a GPU"
-    figures = {
-        **asdict(stage),
-        "num_gpus": number,
-        "one_gpu_bytes": stage.one_gpu_bytes,
-        "zero2_bytes": stage.zero2_bytes(number),
-        "zero3_bytes": stage.zero3_bytes(number),
-        "fits": fits,
-    }
-    state = "wrong" if fits is False else "ok"
-    return Finding(name=f"stage {stage.stage}", state=state, detail=detail, figures=figures)
 
 
 def _kind_of(path: Path) -> Kind | None:

@@ -37,30 +37,39 @@ def doctor(
         ),
     ] = None,
     num_gpus: Annotated[
-        int, typer.Option("--num-gpus", metavar="N", min=1, help="So many GPUs of --gpu-gib each.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--num-gpus",
+            metavar="N",
+            min=1,
+            help="So many such GPUs; this machine's, or one.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Tell whether the machine, a model and data are in order.
 
     Exits with 2 if something is wrong; what only some verbs need may be absent.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
-    from deeptalk.cli import checks
+    from deeptalk.cli.backbone_checks import Gpus, check_backbone, check_families, is_backbone
+    from deeptalk.cli.checks import check_data, check_machine, check_model
     from deeptalk.cli.output import console, print_json
 
     name = given or model
     if families:
-        findings = checks.check_families()
-    elif checks.is_backbone(name):
-        gpus = checks.Gpus.here() if gpu_gib is None else checks.Gpus(gib=gpu_gib, number=num_gpus)
-        findings = chain(checks.check_machine(), checks.check_backbone(name, gpus))
+        findings = check_families()
+    elif is_backbone(name):
+        gpus = Gpus.here() if gpu_gib is None else Gpus(gib=gpu_gib)
+        gpus = replace(gpus, number=num_gpus or gpus.number)
+        findings = chain(check_machine(), check_backbone(name, gpus))
     else:
-        findings = chain(checks.check_machine(), checks.check_model(name))
+        findings = chain(check_machine(), check_model(name))
     is_wrong, screen = False, console()
     marks = {"ok": ("ok", "green"), "absent": ("-", "dim"), "wrong": ("!!", "red")}
-    for finding in chain(findings, checks.check_data(data) if data else ()):
+    for finding in chain(findings, check_data(data) if data else ()):
         is_wrong = is_wrong or finding.state == "wrong"
         if json:
             print_json(asdict(finding))
