@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from deeptalk.cli.bench import bench
+from deeptalk.cli.convert import convert
 from deeptalk.cli.doctor import doctor
 from deeptalk.cli.evaluate import evaluate
 from deeptalk.cli.export_verb import export
@@ -46,7 +47,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (talk, transcribe, say, prepare, train, profile, partition, pairs, export, doctor, reproduce):
+VERBS = (talk, transcribe, say, prepare, train, profile, partition, pairs, export, convert, doctor, reproduce)
+for verb in VERBS:
     app.command()(verb)
 app.command("eval")(evaluate)
 app.add_typer(bench, name="bench")

@@ -1,0 +1,114 @@
+"""``deeptalk convert``: published checkpoints as folders of ours, and back."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deeptalk.cli.arguments import Json
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A checkpoint, as it was downloaded.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="A new folder for the result.", show_default=False)
+    ],
+    audio_experts: Annotated[
+        Path | None,
+        typer.Option(
+            "--audio-experts",
+            metavar="F.json",
+            help="A list of its audio experts for each layer, where the checkpoint has been divided.",
+            show_default=False,
+        ),
+    ] = None,
+    sha256: Annotated[
+        str | None,
+        typer.Option(
+            "--sha256",
+            metavar="HEX",
+            help="Digest of a pickle, from whoever published it; without it no pickle is opened.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Convert a published checkpoint, whatever of these it is.
+
+    The authors' released model becomes a model; a model that was one becomes the authors' layout again; a
+    SNAC codec becomes safetensors, its pickle being opened in a process of its own.
+    """
+    from deeptalk.cli.output import print_counts, print_json
+    from deeptalk.errors import ConfigError
+    from deeptalk.model.folder import CONFIG, read_json
+    from deeptalk.model.released import is_released
+    from deeptalk.model.weights import MODEL_TYPE
+
+    settings = read_json(source / CONFIG)
+    if is_released(settings):
+        told = _from_released(source, out, audio_experts)
+    elif settings.get("model_type") == MODEL_TYPE:
+        told = _to_released(source, out)
+    elif "vq_strides" in settings:
+        told = _snac(source, out, sha256)
+    else:
+        raise ConfigError(
+            f"{source / CONFIG} belongs neither to the authors' released model, nor to a model of ours that "
+            "was one, nor to a SNAC codec; only these are converted."
+        )
+    if json:
+        print_json(told)
+    else:
+        print_counts(told.pop("folder"), told, is_json=False)
+
+
+def _from_released(source: Path, out: Path, audio_experts: Path | None) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from deeptalk.model.released import from_released
+
+    return {"kind": "model", **asdict(from_released(source, out, audio_experts=audio_experts))}
+
+
+def _to_released(source: Path, out: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from deeptalk.model.released import to_released
+
+    return {"kind": "released", **asdict(to_released(source, out))}
+
+
+def _snac(source: Path, out: Path, sha256: str | None) -> dict[str, Any]:
+    """A published SNAC folder as one of ours."""
+    from tempfile import TemporaryDirectory
+
+    from deeptalk.cli.unpickle import unpickle
+    from deeptalk.codec import load_codec, save_codec
+    from deeptalk.codec.snac import SnacCodec
+    from deeptalk.errors import CheckpointError
+    from deeptalk.model.fresh import check_free, fresh_folder
+
+    check_free(out)
+    with TemporaryDirectory() as scratch:
+        plain, pickle = Path(scratch), source / "pytorch_model.bin"
+        (plain / "config.json").write_bytes((source / "config.json").read_bytes())
+        if (source / "model.safetensors").is_file():
+            (plain / "model.safetensors").symlink_to((source / "model.safetensors").resolve())
+        elif not pickle.is_file():
+            raise CheckpointError(f"{source} holds neither model.safetensors nor {pickle.name}.")
+        elif sha256 is None:
+            raise CheckpointError(
+                f"{pickle} is a pickle, which can run code when opened: give --sha256 with the digest that "
+                "its publisher gives for it."
+            )
+        else:
+            unpickle(pickle, plain / "model.safetensors", sha256=sha256)
+        codec = load_codec(plain)
+    assert isinstance(codec, SnacCodec)
+    with fresh_folder(out) as folder:
+        save_codec(codec, folder)
+    tensors = codec.model.state_dict().values()
+    sizes = {"num_tensors": len(tensors), "num_parameters": sum(tensor.numel() for tensor in tensors)}
+    return {"kind": "codec", "folder": str(out), **sizes}
