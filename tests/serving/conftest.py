@@ -35,7 +35,7 @@ def still(loaded: LoadedModel) -> ModelThread:
     return ModelThread(loaded, limits=LIMITS)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def thread(loaded: LoadedModel) -> Iterator[ModelThread]:
     """A model thread that runs."""
     thread = ModelThread(loaded, limits=LIMITS)

@@ -253,7 +253,10 @@ def test_a_full_queue_answers_busy(loaded: LoadedModel):
         still.hear(Ear())
 
 
-def test_the_thread_runs_and_ends(thread: ModelThread):
+def test_the_thread_runs_and_ends(loaded: LoadedModel):
+    thread = ModelThread(loaded, limits=ServerLimits())
+    thread.start()
+
     async def main() -> Ended:
         outlet = thread.new_outlet()
         thread.ask(Request(turns=[user("hello")], mode="text", options=OPTIONS, outlet=outlet))

@@ -52,6 +52,12 @@ class Memory:
                 return False
         return True
 
+    def holds_only(self, turns: Sequence[Turn]) -> bool:
+        """Whether all that has been read is the beginning of ``turns``."""
+        return len(self._turns) <= len(turns) and all(
+            held.turn is turn for held, turn in zip(self._turns, turns, strict=False)
+        )
+
     def opened(self, opening: Int[Tensor, "K T"]) -> History:
         """The conversation with the words before an answer but p0; this memory stays as it is."""
         longer = self._history.fork()

@@ -15,6 +15,7 @@ from threading import Event, Thread
 from deeptalk.decoding import DecodingOptions, DialogueState, LoadedModel
 from deeptalk.decoding.speech import Voicing
 from deeptalk.errors import DeepTalkError
+from deeptalk.model.encoder import MEL_FRAMES_PER_FRAME
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.memory import Memory, num_positions_of
 from deeptalk.serving.outlet import Ended, Outlet, Piece
@@ -103,6 +104,13 @@ class ModelThread:
         return min(longest, self._max_positions // 2)
 
     @property
+    def longest_seconds(self) -> float:
+        """How much speech the encoder can hear at a time."""
+        model = self.loaded.model
+        num_mel_frames = MEL_FRAMES_PER_FRAME * model.encoder.settings.max_positions
+        return num_mel_frames * model.mel.hop_length / model.mel.sample_rate
+
+    @property
     def num_answering(self) -> int:
         """Answers that wait or run."""
         return len(self._waiting) + len(self._answering)
@@ -111,6 +119,10 @@ class ModelThread:
     def is_ready(self) -> bool:
         """Whether the thread runs and has answered once."""
         return self._is_ready and self._thread.is_alive()
+
+    def is_alive(self, *, within_seconds: float) -> bool:
+        """Whether the thread runs and has begun a tick so lately."""
+        return self._thread.is_alive() and self._now() - self.last_beat <= within_seconds
 
     def start(self) -> None:
         """Begin; ``is_ready`` tells when the first turn, which warms up, is over."""
@@ -211,7 +223,7 @@ class ModelThread:
         if memory is None or memory in busy or hearing.ear.error or not hearing.ear.num_frames:
             return
         turns = (*hearing.before, hearing.ear)
-        if num_positions_of(self._engine, turns) <= self._max_positions // 2:
+        if memory.holds_only(turns) and num_positions_of(self._engine, turns) <= self._max_positions // 2:
             memory.read(turns, most=self.limits.positions_per_tick)
 
     def _read(self) -> bool:

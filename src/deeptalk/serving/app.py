@@ -1,0 +1,75 @@
+"""The ASGI application: routes, and the guard around all of them."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from deeptalk.serving.chat import chat_route
+from deeptalk.serving.security import Guard, Security, error_body
+from deeptalk.serving.service import Service
+from deeptalk.serving.speech import speech_route, transcription_route
+from deeptalk.serving.websocket import serve_realtime
+
+HEARTBEAT_SECONDS = 60.0
+"""A model thread that has not finished a tick for so long is taken to be stuck."""
+
+
+def create_app(service: Service, security: Security) -> Guard:
+    """The application; it starts the model thread with the server and stops it with it."""
+
+    async def realtime(socket: WebSocket) -> None:
+        await serve_realtime(socket, service)
+
+    async def health(request: Request) -> Response:
+        return _status(service.thread.is_alive(within_seconds=HEARTBEAT_SECONDS))
+
+    async def ready(request: Request) -> Response:
+        return _status(service.is_ready)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        service.thread.start()
+        yield
+        service.thread.stop()
+
+    started = int(time.time())
+    card = {"id": service.model, "object": "model", "created": started, "owned_by": "deeptalk"}
+
+    async def models(request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [card]})
+
+    async def model(request: Request) -> Response:
+        if request.path_params["name"] != service.model:
+            raise HTTPException(404, "There is no model of that name; see /v1/models.")
+        return JSONResponse(card)
+
+    routes = [
+        WebSocketRoute("/v1/realtime", realtime),
+        Route("/v1/models", models),
+        Route("/v1/models/{name:path}", model),
+        Route("/v1/chat/completions", chat_route(service), methods=["POST"]),
+        Route("/v1/audio/speech", speech_route(service), methods=["POST"]),
+        Route("/v1/audio/transcriptions", transcription_route(service), methods=["POST"]),
+        Route("/health", health),
+        Route("/ready", ready),
+    ]
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error})
+    return Guard(app, security)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """A path or a method that there is not."""
+    assert isinstance(error, HTTPException)
+    code = "not_found" if error.status_code == 404 else "invalid_request"
+    return JSONResponse(error_body(error.detail, code=code), error.status_code, headers=error.headers)
+
+
+def _status(is_well: bool) -> Response:
+    return JSONResponse({"status": "ok" if is_well else "unavailable"}, status_code=200 if is_well else 503)

@@ -1,0 +1,378 @@
+"""A Realtime session: client events in, server events out; sockets are somebody else's business."""
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from deeptalk.errors import AudioError
+from deeptalk.serving import events
+from deeptalk.serving.audio_formats import SoundIn
+from deeptalk.serving.items import Conversation, Item, ears_of, new_id, read_item
+from deeptalk.serving.model_thread import BusyError, ModelThread, Request
+from deeptalk.serving.outlet import Ended
+from deeptalk.serving.response import Response
+from deeptalk.serving.settings import Settings, merged, new_session, read_settings
+from deeptalk.serving.turns import HEARD_RATE, Ear, Said, Turn
+from deeptalk.serving.wire import ClientError, parse_base64, parse_json
+
+SHORTEST_SECONDS = 0.1
+MAX_ERRORS, ERROR_SECONDS = 20, 10.0
+
+
+class SessionClosed(Exception):
+    """The session is over: the close code and the reason that the client is told."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+class RealtimeSession:
+    """One client's conversation. ``send`` takes one JSON text; ``receive`` is called with one at a time.
+
+    ``failed`` is done when an answer could not be sent: the session is then to be closed.
+    """
+
+    def __init__(
+        self,
+        thread: ModelThread,
+        *,
+        send: Callable[[str], Awaitable[None]],
+        model: str,
+        is_beta: bool = False,
+        follows_instructions: bool = False,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._thread, self._limits = thread, thread.limits
+        self._send, self._is_beta, self._now = send, is_beta, now
+        self._follows_instructions = follows_instructions
+        voices = thread.loaded.voices
+        expires_at = int(time.time() + self._limits.session_seconds)
+        self._session = new_session(
+            new_id("sess"), model=model, voice=voices[0] if voices else "", expires_at=expires_at
+        )
+        self._settings = self._read_settings(self._session)
+        codec = thread.loaded.codec
+        self._conversation = Conversation(
+            max_items=self._limits.max_items, frame_ms=1000.0 * codec.samples_per_frame / codec.sample_rate
+        )
+        self._memory = thread.new_memory()
+        self._sending = asyncio.Lock()
+        self._response: Response | None = None
+        self._answering: asyncio.Task[None] | None = None
+        self._errors: deque[float] = deque()
+        self._progress = asyncio.Event()
+        self._sound_in = SoundIn(self._settings.audio_in)
+        self._ear: Ear | None = None
+        self._instructions: Said | None = None
+        self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self._num_heard = 0
+        self._handlers: Mapping[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
+            "session.update": self._update,
+            "input_audio_buffer.append": self._append,
+            "input_audio_buffer.commit": self._commit,
+            "input_audio_buffer.clear": self._clear,
+            "conversation.item.create": self._create_item,
+            "conversation.item.retrieve": self._retrieve_item,
+            "conversation.item.delete": self._delete_item,
+            "conversation.item.truncate": self._truncate_item,
+            "response.create": self._create_response,
+            "response.cancel": self._cancel_response,
+            "output_audio_buffer.clear": self._clear_output,
+        }
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer is being made or sent."""
+        return self._answering is not None and not self._answering.done()
+
+    async def open(self) -> None:
+        """Greet the client."""
+        await self._emit(events.SESSION_CREATED, session=self._session)
+
+    async def receive(self, text: str) -> None:
+        """Take one event of the client; SessionClosed when it has made too many mistakes."""
+        event_id = None
+        try:
+            event = parse_json(text)
+            event_id = event.get("event_id") if isinstance(event.get("event_id"), str) else None
+            name = event.get("type")
+            if not isinstance(name, str):
+                raise ClientError("invalid_event", "An event needs a type.", param="type")
+            if name not in self._handlers:
+                raise ClientError("unknown_event", "There is no client event of this type.", param="type")
+            await self._handlers[name](event)
+        except ClientError as error:
+            await self.refuse(error, event_id=event_id)
+        except BusyError as error:
+            await self.refuse(ClientError("server_busy", str(error)), event_id=event_id)
+
+    async def refuse(self, error: ClientError, *, event_id: str | None = None) -> None:
+        """Tell the client of its mistake."""
+        now = self._now()
+        self._errors.append(now)
+        while self._errors[0] < now - ERROR_SECONDS:
+            self._errors.popleft()
+        told = {
+            "type": "invalid_request_error",
+            "code": error.code,
+            "message": str(error),
+            "param": error.param,
+            "event_id": event_id,
+        }
+        await self._emit(events.ERROR, error=told)
+        if len(self._errors) > MAX_ERRORS:
+            raise SessionClosed(1008, "too_many_errors")
+
+    async def finish_answer(self) -> None:
+        """Wait for the answer that is being sent."""
+        if self._answering is not None:
+            await asyncio.wait([self._answering])
+
+    async def close(self) -> None:
+        """Let go of all that the session holds on the model thread."""
+        if self._ear is not None:
+            self._ear.drop()
+        if self._answering is not None:
+            if self._response is not None:
+                self._response.outlet.cancel()
+            self._answering.cancel()
+            await asyncio.wait([self._answering])
+
+    async def _emit(self, name: str, *, unless: Callable[[], bool] = lambda: False, **fields: Any) -> None:
+        event: dict[str, Any] | None = {"type": name, "event_id": new_id("event"), **fields}
+        event = events.to_beta(event) if self._is_beta else event
+        if event is None:
+            return
+        async with self._sending:
+            if unless():
+                return
+            text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+            try:
+                await asyncio.wait_for(self._send(text), self._limits.stalled_seconds)
+            except TimeoutError as error:
+                raise SessionClosed(1008, "output_backlog") from error
+
+    # the session
+
+    async def _update(self, event: dict[str, Any]) -> None:
+        given = event.get("session")
+        if not isinstance(given, dict):
+            raise ClientError("invalid_value", "session must be an object.", param="session")
+        session = merged(self._session, events.nested(given))
+        session |= {key: self._session[key] for key in ("id", "object", "expires_at")}
+        settings = self._read_settings(session)
+        if settings.audio_in != self._settings.audio_in:
+            self._sound_in = SoundIn(settings.audio_in)
+        self._session, self._settings = session, settings
+        await self._emit(events.SESSION_UPDATED, session=session)
+
+    def _read_settings(self, session: Mapping[str, Any], prefix: str = "session") -> Settings:
+        voices = self._thread.loaded.voices
+        return read_settings(session, voices=voices, limits=self._limits, prefix=prefix)
+
+    # what the user says
+
+    async def _append(self, event: dict[str, Any]) -> None:
+        data = parse_base64(event.get("audio"), param="audio")
+        try:
+            samples = self._sound_in.push(data)
+        except AudioError as error:
+            raise ClientError("invalid_audio", str(error), param="audio") from error
+        most = min(self._limits.utterance_seconds, self._thread.longest_seconds)
+        if self._num_heard + len(samples) > most * HEARD_RATE:
+            raise ClientError(
+                "input_audio_too_long", f"A turn has at most {most:g} s of sound.", param="audio"
+            )
+        ear = self._ear or self._open_ear()
+        ear.push(samples)
+        self._num_heard += len(samples)
+        self._thread.wake()
+        await self._wait_for(ear)
+
+    def _open_ear(self) -> Ear:
+        loop = asyncio.get_running_loop()
+
+        def tell_progress() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._progress.set)
+
+        self._ear = Ear(tell_progress)
+        is_free = not self.is_answering
+        self._thread.hear(self._ear, self._memory if is_free else None, self._turns(self._settings))
+        return self._ear
+
+    async def _wait_for(self, ear: Ear) -> None:
+        """Take nothing more from the client while too much sound is not encoded."""
+        while ear.backlog_seconds > self._limits.unheard_seconds and not ear.is_finished:
+            self._progress.clear()
+            if ear.backlog_seconds > self._limits.unheard_seconds:
+                await self._progress.wait()
+
+    async def _commit(self, event: dict[str, Any]) -> None:
+        if self._ear is None or self._num_heard < SHORTEST_SECONDS * HEARD_RATE:
+            raise ClientError(
+                "input_audio_buffer_commit_empty", "A turn needs at least 100 ms of sound before its commit."
+            )
+        await self._commit_ear(new_id("item"))
+
+    async def _commit_ear(self, item_id: str) -> None:
+        ear = self._ear
+        assert ear is not None
+        ear.push(self._sound_in.finish())
+        ear.close()
+        self._thread.wake()
+        self._forget_sound()
+        item = Item(id=item_id, role="user", content=[{"type": "input_audio"}], turns=[ear])
+        previous = self._conversation.add(item)
+        await self._emit(events.INPUT_COMMITTED, item_id=item.id, previous_item_id=previous)
+        await self._emit_item(item, previous)
+
+    async def _clear(self, event: dict[str, Any]) -> None:
+        if self._ear is not None:
+            self._ear.drop()
+        self._forget_sound()
+        await self._emit(events.INPUT_CLEARED)
+
+    def _forget_sound(self) -> None:
+        self._ear, self._num_heard = None, 0
+        self._sound_in = SoundIn(self._settings.audio_in)
+
+    # items
+
+    async def _create_item(self, event: dict[str, Any]) -> None:
+        item, ears = read_item(event.get("item"), audio_in=self._settings.audio_in)
+        previous = self._conversation.add(item, after=event.get("previous_item_id"))
+        for ear in ears:
+            self._thread.hear(ear)
+        await self._emit_item(item, previous)
+
+    async def _emit_item(self, item: Item, previous: str | None) -> None:
+        await self._emit(events.ITEM_ADDED, previous_item_id=previous, item=item.to_json())
+        await self._emit(events.ITEM_DONE, previous_item_id=previous, item=item.to_json())
+
+    async def _retrieve_item(self, event: dict[str, Any]) -> None:
+        item = self._conversation.get(event.get("item_id"), code="item_retrieve_invalid_item_id")
+        await self._emit(events.ITEM_RETRIEVED, item=item.to_json())
+
+    async def _delete_item(self, event: dict[str, Any]) -> None:
+        item = self._conversation.delete(event.get("item_id"))
+        await self._emit(events.ITEM_DELETED, item_id=item.id)
+
+    async def _truncate_item(self, event: dict[str, Any]) -> None:
+        place = {name: event.get(name) for name in ("item_id", "content_index", "audio_end_ms")}
+        self._conversation.truncate(**place)
+        await self._emit(events.ITEM_TRUNCATED, **place)
+
+    # answers
+
+    async def _create_response(self, event: dict[str, Any]) -> None:
+        given = event.get("response") or {}
+        if not isinstance(given, dict):
+            raise ClientError("invalid_value", "response must be an object.", param="response")
+        settings = self._read_settings(merged(self._session, events.nested(given)), "response")
+        if self._response is not None and self._response.is_cancelled:
+            await self.finish_answer()
+        if self.is_answering:
+            raise ClientError(
+                "conversation_already_has_active_response", "Wait for response.done, or cancel the answer."
+            )
+        apart = self._turns_apart(given)
+        self._respond(settings, metadata=given.get("metadata"), apart=apart)
+
+    def _turns_apart(self, given: Mapping[str, Any]) -> list[Turn] | None:
+        """What a response that stays out of the conversation answers; None for one that belongs to it."""
+        brought = given.get("input")
+        if brought is None:
+            return list(self._conversation.turns) if given.get("conversation") == "none" else None
+        if not isinstance(brought, list):
+            raise ClientError("invalid_value", "response.input must be a list.", param="response.input")
+        turns: list[Turn] = []
+        for each in brought:
+            if isinstance(each, dict) and each.get("type") == "item_reference":
+                turns += self._conversation.get(each.get("id")).turns
+                continue
+            item, ears = read_item(each, audio_in=self._settings.audio_in)
+            for ear in ears:
+                self._thread.hear(ear)
+            turns += item.turns
+        return turns
+
+    def _turns(self, settings: Settings) -> list[Turn]:
+        """What the model reads before it answers."""
+        turns = self._conversation.turns
+        if self._follows_instructions and settings.instructions.strip():
+            return [self._instructions_turn(settings.instructions.strip()), *turns]
+        return turns
+
+    def _instructions_turn(self, text: str) -> Said:
+        """The same object for the same words, so that they are read once."""
+        if self._instructions is None or self._instructions.text != text:
+            self._instructions = Said(role="system", text=text)
+        return self._instructions
+
+    def _respond(self, settings: Settings, *, metadata: Any, apart: list[Turn] | None) -> None:
+        """Ask for an answer and begin to send it."""
+        turns = self._turns(settings) if apart is None else apart
+        thread = self._thread
+        outlet = thread.new_outlet()
+        kind = "output_audio" if settings.speaks else "output_text"
+        content = {"type": kind, "transcript" if settings.speaks else "text": ""}
+        item = Item(id=new_id("item"), role="assistant", content=[content], status="in_progress")
+        previous = self._conversation.add(item) if apart is None else None
+        mode = "answer" if settings.voice == "" else f"speaker:{settings.voice}"
+        request = Request(
+            turns=turns,
+            mode=mode if settings.speaks else "text",
+            options=settings.options(max_frames=thread.max_frames),
+            outlet=outlet,
+            memory=self._memory if apart is None else None,
+            seed=settings.seed,
+            may_forget=settings.may_forget,
+        )
+        try:
+            if not turns or (isinstance(turns[-1], Said) and turns[-1].role != "user"):
+                raise ClientError(
+                    "invalid_value", "There is nothing to answer: say or write something first."
+                )
+            thread.ask(request)
+        except (ClientError, BusyError) as error:
+            outlet.put(Ended(reason="interrupted", error=error))
+        self._response = Response(
+            outlet=outlet,
+            item=item,
+            settings=settings,
+            metadata=metadata,
+            heard=ears_of(turns),
+            sample_rate=thread.loaded.codec.sample_rate,
+        )
+        self._answering = asyncio.create_task(self._send_answer(self._response, previous))
+
+    async def _send_answer(self, response: Response, previous: str | None) -> None:
+        """Send an answer to its end; where that fails, ``failed`` tells whoever holds the socket."""
+        try:
+            await response.run(self._emit, previous_item_id=previous)
+        except Exception as error:
+            response.outlet.cancel()
+            if not self.failed.done():
+                self.failed.set_result(error)
+
+    async def _cancel_response(self, event: dict[str, Any]) -> None:
+        response, named = self._response, event.get("response_id")
+        is_other = response is not None and named is not None and named != response.id
+        if response is None or not self.is_answering or response.is_cancelled or is_other:
+            raise ClientError(
+                "response_cancel_not_active",
+                "Cancellation failed: no answer is being made.",
+                param="response_id",
+            )
+        response.cancel("client_cancelled")
+
+    async def _clear_output(self, event: dict[str, Any]) -> None:
+        if self._response is not None and self.is_answering:
+            self._response.cancel("client_cancelled")
+        response_id = None if self._response is None else self._response.id
+        await self._emit(events.OUTPUT_CLEARED, response_id=response_id)

@@ -1,0 +1,120 @@
+"""Who may come in: one question for HTTP and WebSocket alike, asked before anything else is done."""
+
+import hmac
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.responses import JSONResponse
+
+from deeptalk.errors import ConfigError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+OPEN_PATHS = ("/health", "/ready")
+"""What needs no key: both answer with a status alone."""
+
+KEY_PROTOCOL = "openai-insecure-api-key."
+"""Begins the subprotocol in which a browser sends its key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Security:
+    """The key, where one is needed, the names this server goes by, and foreign pages that may call it."""
+
+    key: str | None = None
+    hosts: tuple[str, ...] = LOOPBACK
+    origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """Why somebody may not come in."""
+
+    status: int
+    code: str
+    message: str
+
+
+def security_for(host: str, *, key: str | None, origins: Iterable[str], is_insecure: bool) -> Security:
+    """What a server bound to ``host`` asks for; ConfigError for a public one without a key."""
+    if key is not None and (not key.isascii() or not key.isprintable() or len(key) < 8):
+        raise ConfigError("The key must be at least 8 printable ASCII characters.")
+    if host in LOOPBACK:
+        return Security(key=key, origins=tuple(origins))
+    if key is None and not is_insecure:
+        raise ConfigError(
+            f"{host} can be reached from outside: set a key (DEEPTALK_API_KEY), bind 127.0.0.1, or say "
+            "--insecure to let everybody in."
+        )
+    is_any = host in ("0.0.0.0", "::")
+    return Security(key=key, hosts=() if is_any else (host, *LOOPBACK), origins=tuple(origins))
+
+
+def authorize(scope: Scope, security: Security) -> Refusal | None:
+    """Whether a request or a socket may come in: None, or why not."""
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    host = headers.get("host", "")
+    if security.hosts and urlsplit(f"//{host}").hostname not in security.hosts:
+        return Refusal(status=403, code="wrong_host", message="This server does not go by that name.")
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != host and origin not in security.origins:
+        return Refusal(status=403, code="foreign_origin", message="Pages of that origin may not call here.")
+    if security.key is None or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
+        return None
+    if security.key in scope.get("query_string", b"").decode("latin-1"):
+        return Refusal(status=401, code="key_in_query", message="Send the key in a header, not in the query.")
+    if any(_is_key(given, security.key) for given in _keys(headers)):
+        return None
+    return Refusal(status=401, code="invalid_api_key", message="A key is needed: Authorization: Bearer KEY.")
+
+
+class Guard:
+    """Raw ASGI around an application: nothing that is refused reaches it."""
+
+    def __init__(self, app: App, security: Security) -> None:
+        self.app, self._security = app, security
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what may come in, and answer the rest."""
+        if scope["type"] in ("http", "websocket"):
+            refusal = authorize(scope, self._security)
+            if refusal is not None:
+                await refuse(scope, receive, send, refusal)
+                return
+        await self.app(scope, receive, send)
+
+
+async def refuse(
+    scope: Scope, receive: Receive, send: Send, refusal: Refusal, headers: dict[str, str] | None = None
+) -> None:
+    """Answer with an error, a socket before it is accepted."""
+    if scope["type"] == "websocket":
+        await receive()
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008, "reason": refusal.code})
+            return
+    body = error_body(refusal.message, code=refusal.code)
+    await JSONResponse(body, status_code=refusal.status, headers=headers)(scope, receive, send)
+
+
+def error_body(message: str, *, code: str, param: str | None = None, is_ours: bool = False) -> dict[str, Any]:
+    """An error as OpenAI's HTTP clients expect it."""
+    kind = "server_error" if is_ours else "invalid_request_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def _keys(headers: dict[str, str]) -> list[str]:
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    found = [given.strip()] if scheme.lower() == "bearer" else []
+    offered = [each.strip() for each in headers.get("sec-websocket-protocol", "").split(",")]
+    return found + [each.removeprefix(KEY_PROTOCOL) for each in offered if each.startswith(KEY_PROTOCOL)]
+
+
+def _is_key(given: str, key: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8"), key.encode("utf-8"))

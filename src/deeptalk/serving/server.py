@@ -1,0 +1,87 @@
+"""The process: a socket, uvicorn, and an orderly end."""
+
+import asyncio
+import logging
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+
+from deeptalk.errors import ConfigError
+from deeptalk.serving.security import Guard
+from deeptalk.serving.service import Service
+
+_logger = logging.getLogger(__name__)
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
+
+
+class Server(uvicorn.Server):
+    """Drains at the first SIGTERM or Ctrl-C and leaves at the second."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self.exit_code = 0
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until the end."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """What a signal does; called by the interpreter between two steps of the event loop."""
+        self.exit_code = INTERRUPTED if sig == signal.SIGINT else 0
+        if self._service.is_draining or self._loop is None:
+            self.should_exit = self.force_exit = True
+        else:
+            self._service.is_draining = True
+            self._loop.call_soon_threadsafe(self._begin_to_drain)
+
+    def _begin_to_drain(self) -> None:
+        self._draining = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        _logger.info("going down: no new work is taken, running answers end")
+        await self._service.drain()
+        self.should_exit = True
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; ConfigError where the address can't be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise ConfigError(
+            f"{host}:{port} can't be bound ({error.strerror}): choose another --port."
+        ) from error
+    return listening
+
+
+def run(app: Guard, service: Service, listening: socket.socket) -> int:
+    """Serve on a bound socket until a signal comes; the exit status."""
+    limits = service.limits
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        ws="websockets-sansio",
+        ws_max_size=limits.max_message_bytes,
+        ws_per_message_deflate=False,
+        ws_ping_interval=20.0,
+        ws_ping_timeout=20.0,
+        h11_max_incomplete_event_size=16 * 2**10,
+        timeout_graceful_shutdown=2,
+        server_header=False,
+    )
+    server = Server(config, service)
+    server.run(sockets=[listening])
+    return server.exit_code
