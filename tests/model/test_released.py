@@ -146,6 +146,8 @@ def test_every_tensor_that_does_not_fit_is_listed(tmp_path: Path, tensors: dict[
         ({"text_additional_tokens": {"EOT": 40, "PAD_T": 400}}, None, r"ids below 48, got \[40, 400, 9\]"),
         ({"freeze_audio_experts": True}, None, "masks its audio experts: give the file"),
         ({"eos_token_id": None}, None, "eos_token_id can't be used"),
+        ({"hidden_size": -4}, None, r"config\.json: .*-4"),
+        ({"audio_additional_tokens": 3}, None, r"config\.json: "),
         ({}, "tokenizer.json", r"tokenizer\.json is missing"),
         ({}, "config.json", r"config\.json is missing"),
         ({}, "model.safetensors", "holds pickles"),
@@ -177,8 +179,21 @@ def test_a_model_that_was_never_converted_has_no_way_back(
 
 
 def test_the_settings_are_those_of_the_release(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    from_released(write_checkpoint(tmp_path / "theirs", tensors), tmp_path / "ours")
-    config = load(tmp_path / "ours").config
+    yarn = {
+        "type": "yarn", "factor": 40, "beta_fast": 32, "beta_slow": 1, "mscale": 0.707,
+        "mscale_all_dim": 0.707, "original_max_position_embeddings": 64,
+    }  # fmt: skip
+    source = write_checkpoint(tmp_path / "theirs", tensors, rope_scaling=yarn)
+    from_released(source, tmp_path / "ours")
+    model = load(tmp_path / "ours")
+    rope = model.backbone.model.config.rope_parameters
+    assert {name: rope[name] for name in ("rope_type", "factor", "mscale_all_dim", "rope_theta")} == {
+        "rope_type": "yarn",
+        "factor": 40,
+        "mscale_all_dim": 0.707,
+        "rope_theta": 10_000,
+    }
+    config = model.config
     assert (config.fusion, config.adapter.stride, config.adapter.kind) == ("mean8", 1, "gated_mlp")
     assert (config.encoder.mode, config.encoder.heads, config.encoder.layers) == ("pad30", 1, 2)
     assert (config.layout.vocab_size, config.layout.audio_rows) == (48, 48)

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from deeptalk.audio.log_mel import MelSpec
 from deeptalk.backbone.backbone import config_from_dict
 from deeptalk.backbone.banks import fused_state_dict
-from deeptalk.errors import CheckpointError, ConfigError
+from deeptalk.errors import CheckpointError, ConfigError, DeepTalkError
 from deeptalk.model.adapter import AdapterConfig
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
@@ -103,10 +103,14 @@ def from_released(
         raise CheckpointError(f"{tokenizer} is missing: a model is converted with its {TOKENIZER}.")
     theirs = _read(source)
     parts = pieces_of_theirs(source, theirs)
-    config = _config(settings, parts, None if audio_experts is None else Path(audio_experts))
-    expected = _expected(config)
+    try:
+        config = _config(settings, parts, None if audio_experts is None else Path(audio_experts))
+        expected, rows = _expected(config), _extra_rows(settings, tokenizer)
+    except DeepTalkError:
+        raise
+    except Exception as error:  # settings that make no sense run into errors of many kinds
+        raise CheckpointError(f"{source / CONFIG}: {' '.join(str(error).split())}") from error
     check_pieces(source, theirs, parts, pieces_of_ours(expected, config.layout))
-    rows = _extra_rows(settings, tokenizer)
     with fresh_folder(target) as folder:
         write_folder(
             folder,
