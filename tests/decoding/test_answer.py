@@ -66,7 +66,7 @@ def test_frames_are_always_whole(seed: int, min_frames: int, more: int):
     for text, *codes in sampled:
         item = answer.item
         legal = [code % EOA for code in codes]
-        if codes[0] == EOA and answer.may_end_speech:
+        if codes[0] == EOA and answer.may_end():
             legal[0] = EOA
         if ended_at is None and item >= 1 and legal[0] == EOA:
             ended_at = item - 1
@@ -102,7 +102,7 @@ def test_speech_may_not_end_too_early():
     answer = answer_of(min_frames=2)
     may_end = []
     for _ in range(4):
-        may_end.append(answer.may_end_speech)
+        may_end.append(answer.may_end())
         answer.advance(70, [1] * 7)
     assert may_end == [False, False, False, True]
 
@@ -139,3 +139,49 @@ def test_bad_limits():
         Limits(min_frames=5, max_frames=4)
     with pytest.raises(ConfigError, match="max_text_tokens"):
         Limits(max_text_tokens=0)
+
+
+def released(**limits: int) -> Answer:
+    mode = [65, *[LAYOUT.ans] * 7]
+    return Answer(LAYOUT, Limits(**limits), mode_column=mode, speaks=True, released=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ender=st.integers(0, 6), frame=st.integers(1, 6), later=st.integers(0, 6))
+def test_a_released_answer_keeps_the_frames_before_the_first_end(ender: int, frame: int, later: int):
+    """Codebook `ender` ends in place of its code of `frame`, and `later` would have ended one frame later."""
+    answer, item = released(), 0
+    while not answer.is_finished:
+        codes = [1] * 7
+        if item == frame + ender + 1:
+            codes[ender] = EOA
+        if item == frame + later + 2:
+            codes[later] = EOA
+        answer.advance(70, codes)
+        item += 1
+    assert len(answer.frames) == frame if later >= ender else frame + 1
+    assert all(code == 1 for whole in answer.frames for code in whole)
+    assert len(answer.text_ids) == item  # the text was not over, and is cut off
+    assert answer.finish_reason == "stop"
+
+
+def test_eot_follows_the_text_of_a_released_answer():
+    answer = released()
+    columns = []
+    for text, code in ((70, 1), (EOS, 1), (0, EOA), *[(0, 1)] * 6):
+        if not answer.is_finished:
+            answer.advance(text, [code] + [1] * 6)
+            columns.append(answer.speech_column[0])
+    assert columns[:4] == [70, EOS, LAYOUT.text_eot, LAYOUT.text_pad]
+    assert set(columns[3:]) == {LAYOUT.text_pad}
+    assert answer.text_ids == [70]
+
+
+def test_no_codebook_of_a_released_answer_may_end_before_its_least_frames():
+    answer = released(min_frames=2)
+    may_end = []
+    for _ in range(6):
+        may_end.append([answer.may_end(i) for i in range(7)].count(True))
+        answer.advance(70, [1] * 7)
+    assert may_end == [0, 0, 0, 1, 2, 3]
+    assert not answer_of().may_end(1)

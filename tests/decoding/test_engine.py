@@ -41,7 +41,7 @@ def full_forward(
     if prompt.row:
         row_t[1:, -1] = layout.pad_audio
     length, text_done, tokens, s, is_cut = None, False, [], 0, False
-    audio_done = not prompt.row
+    audio_done, eot_due = not prompt.row, False
     while not (text_done and audio_done):
         logits = []
         for role, row in ((Row.TEXT, row_t), (prompt.row, row_s)):
@@ -53,30 +53,34 @@ def full_forward(
             groups = None if mask is None else groups_of(kind[None], torch.tensor([int(role)]))
             hidden = model.backbone(x, router_mask=mask, groups=groups).hidden
             logits.append(model.heads(hidden[:, -1:], text_head=model.backbone.lm_head))
-        x = layout.text_pad
+        x = layout.text_eot if eot_due else layout.text_pad
+        eot_due = False
         if not text_done:
             x = int(logits[0].text[0, -1].argmax())
             if x != layout.eos_id and len(tokens) == limits.max_text_tokens:
                 x, is_cut = layout.eos_id, True
             tokens += [x] if x != layout.eos_id else []
             text_done = x == layout.eos_id
+            eot_due = text_done and options.released
         scores = logits[1].codec[0, :, -1]
         a = pads.clone()
         for i in range(layout.num_codebooks):
             if s < i + 1 or audio_done:
                 continue
             if length is None or s < length + i + 1:
-                legal = layout.codebook_size + (i == 0 and s > limits.min_frames)
+                ends = (i == 0 or options.released) and s > limits.min_frames + i
+                legal = layout.codebook_size + ends
                 a[i] = scores[i, :legal].argmax()
                 if i == 0 and s > limits.max_frames and a[0] != layout.eoa:
                     a[0], is_cut = layout.eoa, True
-                if i == 0 and a[0] == layout.eoa:
-                    length = s - 1
+                if a[i] == layout.eoa:
+                    length = s - i - 1
             elif s == length + i + 1:
                 a[i] = layout.eoa
         row_t = torch.cat([row_t, torch.cat([torch.tensor([x]), pads])[:, None]], dim=1)
         row_s = torch.cat([row_s, torch.cat([torch.tensor([x]), a])[:, None]], dim=1)
-        audio_done = audio_done or (length is not None and s == length + 7)
+        audio_done = audio_done or (length is not None and s >= length + 7)
+        text_done = text_done or (options.released and bool(prompt.row) and audio_done)
         s += 1
     items = row_s[1:, prompt.grid.shape[1] :]
     codes = torch.zeros(0, layout.num_codebooks, dtype=torch.long)
@@ -125,6 +129,37 @@ def test_answers_that_end_by_themselves(model: DeepTalk):
         model.load_state_dict(saved)
     assert {True, False} <= {is_speech_longer for is_speech_longer, _ in orders}
     assert "stop" in {reason for _, reason in orders}
+
+
+@torch.no_grad()
+def test_released_answers_are_ended_by_any_codebook(model: DeepTalk):
+    """As the authors' code ends them: EOA of any codebook, EOT behind EOS, the text with the speech."""
+    layout, options = model.layout, replace(OPTIONS, released=True)
+    saved = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    lengths, enders = set(), set()
+    try:
+        for seed in range(6):
+            generator = torch.Generator().manual_seed(seed)
+            for head in model.heads.codec:
+                noise = torch.randn(head.weight.shape[1], generator=generator, dtype=head.weight.dtype)
+                head.weight[layout.eoa] = noise * head.weight.std()
+            engine = DecodingEngine(model)
+            prompt = asked(model, f"question {seed}", mode="answer")
+            [ours] = engine.generate([prompt], options=options)
+            assert_same(ours, full_forward(model, prompt, options))
+            [strict] = engine.generate([prompt], options=OPTIONS)
+            lengths.add(len(ours.codes))
+            enders.add(len(ours.codes) < len(strict.codes))
+            state = engine.prefill([prompt], options=options)
+            while not state.is_finished:
+                engine.step(state)
+            pending = [column[0] for column in engine.stop(state).pending]
+            assert pending[-1] == layout.text_eot
+            assert len(pending) == 1 or pending[-2] == layout.eos_id
+    finally:
+        model.load_state_dict(saved)
+    assert len(lengths) > 1
+    assert True in enders
 
 
 @torch.no_grad()

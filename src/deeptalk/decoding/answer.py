@@ -3,6 +3,9 @@
 Item s holds text token s and, of codebook i, the code of frame s - i - 1. Codebook 0 alone ends the speech;
 codebooks 1 and on are ended after it, so frames are always whole. The last column of the method, in which
 only the last codebook's forced EOA stands, is left out: nothing reads it.
+
+As in the authors' release, ``released`` answers are ended by any codebook, which then cuts the frame that it
+would have belonged to; EOT follows EOS; and a text that is longer than its speech is cut off with it.
 """
 
 from dataclasses import dataclass
@@ -46,8 +49,16 @@ class Frame:
 class Answer:
     """One answer while it is made. ``advance`` takes what was sampled and decides what stands in the grid."""
 
-    def __init__(self, layout: StreamLayout, limits: Limits, *, mode_column: list[int], speaks: bool) -> None:
-        self.layout, self.limits, self.speaks = layout, limits, speaks
+    def __init__(
+        self,
+        layout: StreamLayout,
+        limits: Limits,
+        *,
+        mode_column: list[int],
+        speaks: bool,
+        released: bool = False,
+    ) -> None:
+        self.layout, self.limits, self.speaks, self.released = layout, limits, speaks, released
         self.item = 0
         self.text_ids: list[int] = []
         self.frames: list[list[int]] = []
@@ -56,6 +67,7 @@ class Answer:
         self.is_text_done = False
         self.is_audio_done = not speaks
         self.is_cut = False
+        self._fillers = (layout.eos_id, layout.text_eot, layout.text_pad)
         self._silence = [layout.pad_audio] * layout.num_codebooks
         self._buffer = DelayBuffer(DelayPattern(tuple(range(1, layout.num_codebooks + 1))))
         self.speech_column = mode_column
@@ -66,10 +78,10 @@ class Answer:
         """Whether text and speech have both ended."""
         return self.is_text_done and self.is_audio_done
 
-    @property
-    def may_end_speech(self) -> bool:
-        """Whether EOA is legal on codebook 0 now."""
-        return self.item > self.limits.min_frames
+    def may_end(self, codebook: int = 0) -> bool:
+        """Whether EOA is legal on a codebook now."""
+        is_ender = codebook == 0 or self.released
+        return is_ender and self.item > self.limits.min_frames + codebook
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -90,13 +102,16 @@ class Answer:
         self.text_column, self.speech_column = [text, *self._silence], [text, *audio]
         if self.num_frames is not None:
             self.is_audio_done = self.num_frames in (0, len(self.frames))
+            is_past = self.item >= self.num_frames + self.layout.num_codebooks
+            self.is_text_done = self.is_text_done or (self.released and is_past)
         self.item += 1
-        given = None if text in (self.layout.eos_id, self.layout.text_pad) else text
+        given = None if text in self._fillers else text
         return Frame(text_id=given, codes=frame, is_last=self.is_finished)
 
     def _text(self, sampled: int | None) -> int:
         if self.is_text_done:
-            return self.layout.text_pad
+            is_next = self.released and self.text_column[0] == self.layout.eos_id
+            return self.layout.text_eot if is_next else self.layout.text_pad
         assert sampled is not None
         if sampled != self.layout.eos_id and len(self.text_ids) == self.limits.max_text_tokens:
             sampled, self.is_cut = self.layout.eos_id, True
@@ -109,11 +124,13 @@ class Answer:
     def _audio(self, sampled: list[int] | None) -> list[int]:
         assert sampled is not None
         s, eoa = self.item, self.layout.eoa
-        if s >= 1 and self.num_frames is None:
-            if s > self.limits.max_frames and sampled[0] != eoa:
-                sampled, self.is_cut = [eoa, *sampled[1:]], True
-            if sampled[0] == eoa:
-                self.num_frames = s - 1
+        is_too_long = self.num_frames is None and s > self.limits.max_frames
+        if is_too_long and sampled[0] != eoa:
+            sampled, self.is_cut = [eoa, *sampled[1:]], True
+        enders = range(min(s, self.layout.num_codebooks if self.released else 1))
+        ends = [s - i - 1 for i in enders if sampled[i] == eoa]
+        if ends and (self.num_frames is None or min(ends) < self.num_frames):
+            self.num_frames = min(ends)
         return [self._code(i, s, sampled) for i in range(self.layout.num_codebooks)]
 
     def _code(self, i: int, s: int, sampled: list[int]) -> int:

@@ -197,8 +197,10 @@ class DecodingEngine:
             return state.history
         answer = state.answers[0]
         pending = [answer.text_column]
-        if not answer.is_text_done:
+        if answer.text_column[TEXT] != self.layout.eos_id:
             pending.append([self.layout.eos_id, *self.layout.pad_ids[1:]])
+        if state.options.released:
+            pending += self._end_of_turn()
         return History(cache=copy_rows(state.cache, torch.tensor([0])), pending=pending)
 
     def _fork(
@@ -215,7 +217,13 @@ class DecodingEngine:
         options.codec_samplings(self.layout.num_codebooks)
         speaks = [row is Row.SPEECH for row in rows]
         answers = [
-            Answer(self.layout, options.limits, mode_column=column.tolist(), speaks=is_spoken)
+            Answer(
+                self.layout,
+                options.limits,
+                mode_column=column.tolist(),
+                speaks=is_spoken,
+                released=options.released,
+            )
             for column, is_spoken in zip(columns, speaks, strict=True)
         ]
         text_rows = list(range(len(answers)))
@@ -283,13 +291,13 @@ class DecodingEngine:
         return picked
 
     def _pick_codes(self, state: DialogueState, logits: Float[Tensor, "R Q C"]) -> dict[int, list[int]]:
-        """Codes alone are legal, and EOA on codebook 0 once the speech may end."""
+        """Codes alone are legal, and EOA on the codebooks that end the speech once it may end."""
         eoa = self.layout.eoa
         scores = logits[..., : eoa + 1]
-        scores[:, 1:, eoa] = float("-inf")
-        for row, b in enumerate(state.speech_rows):
-            if not state.answers[b].may_end_speech:
-                scores[row, 0, eoa] = float("-inf")
+        goes_on = [
+            [not state.answers[b].may_end(i) for i in range(scores.shape[1])] for b in state.speech_rows
+        ]
+        scores[..., eoa].masked_fill_(torch.tensor(goes_on, device=scores.device), float("-inf"))
         samplings = state.options.codec_samplings(self.layout.num_codebooks)
         if all(sampling.is_greedy and not sampling.is_penalised for sampling in samplings):
             return dict(zip(state.speech_rows, scores.argmax(dim=-1).tolist(), strict=True))
@@ -307,7 +315,10 @@ class DecodingEngine:
         if not any(is_over):
             return
         if len(state.answers) == 1:
-            state.history = History(cache=copy_rows(state.cache, torch.tensor([0], device=self.model.device)))
+            cache = copy_rows(state.cache, torch.tensor([0], device=self.model.device))
+            state.history = History(
+                cache=cache, pending=self._end_of_turn() if state.options.released else []
+            )
         state.keep_rows([not over for over in is_over] + [True] * len(state.speech_rows))
 
     def _retire_speech(self, state: DialogueState) -> None:
@@ -315,6 +326,10 @@ class DecodingEngine:
         is_single = len(state.answers) == 1
         kept = [is_single or not state.answers[b].is_finished for b in state.text_rows]
         state.keep_rows(kept + [not state.answers[b].is_audio_done for b in state.speech_rows])
+
+    def _end_of_turn(self) -> list[list[int]]:
+        """The column of EOT, which the authors' code puts behind EOS."""
+        return [[self.layout.text_eot, *self.layout.pad_ids[1:]]]
 
     def _embed(
         self, grid: Int[Tensor, "K T"], speech: Tensor | None, speech_at: Tensor | None

@@ -15,11 +15,15 @@ from deeptalk.shapes import Bool, Int, Tensor
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodingOptions:
-    """How text and codes are sampled, and the limits; ``codec`` is one for all codebooks or one for each."""
+    """How text and codes are sampled, and the limits; ``codec`` is one for all codebooks or one for each.
+
+    ``released`` ends text and speech as the authors' code does (see `deeptalk.decoding.answer`).
+    """
 
     text: Sampling = field(default_factory=Sampling)
     codec: Sampling | tuple[Sampling, ...] = field(default_factory=Sampling)
     limits: Limits = field(default_factory=Limits)
+    released: bool = False
 
     def codec_samplings(self, num_codebooks: int) -> tuple[Sampling, ...]:
         """The sampling of each codebook."""
