@@ -264,7 +264,8 @@ def model_options(
 ) -> dict[str, Any]:
     """Which implementations a stock model of ``config`` is made with; by default its fastest attention."""
     if attention is None:
-        attention = "sdpa" if MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._supports_sdpa else "eager"
+        stock: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        attention = "sdpa" if stock._supports_sdpa else "eager"
     return {"dtype": dtype, "attn_implementation": attention, "experts_implementation": experts}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import file_digest, sha256
 from pathlib import Path
+from typing import Any
 
 from transformers.utils import logging as hf_logging
 
@@ -23,7 +24,7 @@ def save_stock(
     ``tensors`` by stock names take the place of the model's own, where it isn't a stock model any more. One
     of more than ``shard_size`` (such as ``5GB``; the library's own size unless given) becomes several files.
     """
-    options = {} if shard_size is None else {"max_shard_size": shard_size}
+    options: dict[str, Any] = {} if shard_size is None else {"max_shard_size": shard_size}
     with quiet():
         backbone.model.save_pretrained(
             folder, state_dict=None if tensors is None else dict(tensors), **options

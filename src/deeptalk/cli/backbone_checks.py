@@ -79,12 +79,11 @@ def check_families() -> Iterator[Finding]:
         if not isinstance(result, Conformance):
             yield Finding(name=name, state="wrong", detail=str(result))
             continue
-        figures = asdict(result)
-        detail = (
-            f"{result.selection:<30}{len(result.stages)} stages   {result.num_shards} shards   logits within "
-            f"{max(result.open_difference, result.stock_difference):.0e}"
-        )
-        yield Finding(name=name, state="ok", detail=detail, figures=figures)
+        difference = max(result.open_difference, result.stock_difference)
+        logits = f"within {difference:.0e}" if difference else "equal"
+        counts = f"{len(result.stages)} stages   {result.num_shards} shards"
+        detail = f"{result.selection:<30}{counts}   logits {logits}"
+        yield Finding(name=name, state="ok", detail=detail, figures=asdict(result))
 
 
 def _family(outline: Backbone, folder: Path) -> Finding:

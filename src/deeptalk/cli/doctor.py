@@ -75,6 +75,6 @@ def doctor(
             print_json(asdict(finding))
         else:
             mark, style = marks[finding.state]
-            screen.print(f"{mark:>2}  {finding.name:<22}{finding.detail}", style=style)
+            screen.print(f"{mark:>2}  {finding.name:<29}{finding.detail}", style=style)
     if is_wrong:
         raise typer.Exit(2)
