@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: talk test check fix reproduce synthesisers clean
+.PHONY: talk serve test check fix reproduce synthesisers clean
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -15,6 +15,9 @@ export OMP_NUM_THREADS ?= 1
 
 talk: .venv/ready
 	$(BIN)/deeptalk talk $(or $(INPUT),examples/questions/*.wav)
+
+serve: .venv/ready
+	$(BIN)/deeptalk serve
 
 test: .venv/ready
 	$(BIN)/pytest

@@ -33,7 +33,7 @@ def play(thread: ModelThread, script: Script, **options: Any) -> Any:
 
 def dialogue(loaded: LoadedModel, *, voice: str = "rms", seed: int = 0, temperature: float = 0.0):
     options = DecodingOptions(
-        codec=Sampling(temperature=temperature), limits=Limits(max_frames=9, max_text_tokens=160)
+        codec=Sampling(temperature=temperature), limits=Limits(max_frames=9, max_text_tokens=9)
     )
     return Conversation(loaded.engine, loaded.codec, voice=voice, seed=seed, options=options)
 

@@ -17,6 +17,7 @@ from deeptalk.cli.prepare import prepare
 from deeptalk.cli.profile import profile
 from deeptalk.cli.reproduce import reproduce
 from deeptalk.cli.say import say
+from deeptalk.cli.serve import serve
 from deeptalk.cli.talk import talk
 from deeptalk.cli.train import train
 from deeptalk.cli.transcribe import transcribe
@@ -47,7 +48,21 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-VERBS = (talk, transcribe, say, prepare, train, profile, partition, pairs, export, convert, doctor, reproduce)
+VERBS = (
+    talk,
+    transcribe,
+    say,
+    serve,
+    prepare,
+    train,
+    profile,
+    partition,
+    pairs,
+    export,
+    convert,
+    doctor,
+    reproduce,
+)
 for verb in VERBS:
     app.command()(verb)
 app.command("eval")(evaluate)

@@ -12,12 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from deeptalk.decoding import DecodingOptions, Limits, Sampling
+from deeptalk.decoding import DecodingOptions
 from deeptalk.errors import AudioError, DeepTalkError
 from deeptalk.serving.model_thread import BusyError, ContextFullError, Request
 from deeptalk.serving.outlet import Ended, Outlet, Piece
 from deeptalk.serving.security import error_body
 from deeptalk.serving.service import FullError, Service
+from deeptalk.serving.settings import answer_options
 from deeptalk.serving.turns import HEARD_RATE, Ear, Turn
 from deeptalk.serving.wire import ClientError
 from deeptalk.shapes import Float, Tensor
@@ -154,15 +155,9 @@ async def _left(request: HttpRequest) -> None:
 
 
 def options_of(service: Service, body: dict[str, Any], *, max_tokens: int | None) -> DecodingOptions:
-    """How an answer over HTTP is made: codes drawn at the temperature, text greedy."""
-    limits = Limits()
-    frames, words = service.thread.max_frames, limits.max_text_tokens
-    if max_tokens is not None:
-        frames, words = min(frames, max_tokens), min(words, max_tokens)
+    """How an answer over HTTP is made."""
     temperature = number(body, "temperature", default=0.0, least=0.0, most=2.0)
-    return DecodingOptions(
-        codec=Sampling(temperature=temperature), limits=Limits(max_frames=frames, max_text_tokens=words)
-    )
+    return answer_options(service.thread.answer_limits, most=max_tokens, temperature=temperature)
 
 
 def number(body: dict[str, Any], name: str, *, default: float, least: float, most: float) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from queue import Empty, Full, Queue
 from threading import Event, Thread
 
-from deeptalk.decoding import DecodingOptions, DialogueState, LoadedModel
+from deeptalk.decoding import DecodingOptions, DialogueState, Limits, LoadedModel
 from deeptalk.decoding.speech import Voicing
 from deeptalk.errors import DeepTalkError
 from deeptalk.model.encoder import MEL_FRAMES_PER_FRAME
@@ -98,10 +98,11 @@ class ModelThread:
         self.last_beat = now()
 
     @property
-    def max_frames(self) -> int:
-        """The longest answer in frames; half of the positions are left to what it answers."""
+    def answer_limits(self) -> Limits:
+        """The longest answer; half of the positions are left to what it answers."""
         longest = int(self.limits.answer_seconds * self.loaded.codec.frame_rate)
-        return min(longest, self._max_positions // 2)
+        frames = min(longest, self._max_positions // 2)
+        return Limits(max_frames=frames, max_text_tokens=min(frames, Limits().max_text_tokens))
 
     @property
     def longest_seconds(self) -> float:

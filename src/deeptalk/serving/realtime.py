@@ -10,6 +10,7 @@ from typing import Any
 from deeptalk.errors import AudioError
 from deeptalk.serving import events
 from deeptalk.serving.audio_formats import SoundIn
+from deeptalk.serving.detector import Heard, TurnDetector
 from deeptalk.serving.items import Conversation, Item, ears_of, new_id, read_item
 from deeptalk.serving.model_thread import BusyError, ModelThread, Request
 from deeptalk.serving.outlet import Ended
@@ -17,6 +18,7 @@ from deeptalk.serving.response import Response
 from deeptalk.serving.settings import Settings, merged, new_session, read_settings
 from deeptalk.serving.turns import HEARD_RATE, Ear, Said, Turn
 from deeptalk.serving.wire import ClientError, parse_base64, parse_json
+from deeptalk.shapes import Tensor
 
 SHORTEST_SECONDS = 0.1
 MAX_ERRORS, ERROR_SECONDS = 20, 10.0
@@ -65,11 +67,16 @@ class RealtimeSession:
         self._answering: asyncio.Task[None] | None = None
         self._errors: deque[float] = deque()
         self._progress = asyncio.Event()
-        self._sound_in = SoundIn(self._settings.audio_in)
         self._ear: Ear | None = None
         self._instructions: Said | None = None
         self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._num_heard = 0
+        self._turn_id = ""
+        self._longest_seconds = min(self._limits.utterance_seconds, thread.longest_seconds)
+        self._detector: TurnDetector | None = None
+        self._detect_anew()
+        self._audible_until = 0.0
+        self._owes_answer = False
         self._handlers: Mapping[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
             "session.update": self._update,
             "input_audio_buffer.append": self._append,
@@ -88,6 +95,11 @@ class RealtimeSession:
     def is_answering(self) -> bool:
         """Whether an answer is being made or sent."""
         return self._answering is not None and not self._answering.done()
+
+    @property
+    def is_audible(self) -> bool:
+        """Whether the user hears an answer, as far as one can tell from what was sent and when."""
+        return self._audible_until > self._now()
 
     async def open(self) -> None:
         """Greet the client."""
@@ -165,9 +177,13 @@ class RealtimeSession:
         session = merged(self._session, events.nested(given))
         session |= {key: self._session[key] for key in ("id", "object", "expires_at")}
         settings = self._read_settings(session)
-        if settings.audio_in != self._settings.audio_in:
-            self._sound_in = SoundIn(settings.audio_in)
-        self._session, self._settings = session, settings
+        before, self._settings = self._settings, settings
+        self._session = session
+        if (before.audio_in, before.turn_detection) != (settings.audio_in, settings.turn_detection):
+            if self._ear is not None:
+                self._ear.drop()
+            self._forget_turn()
+            self._detect_anew()
         await self._emit(events.SESSION_UPDATED, session=session)
 
     def _read_settings(self, session: Mapping[str, Any], prefix: str = "session") -> Settings:
@@ -182,16 +198,59 @@ class RealtimeSession:
             samples = self._sound_in.push(data)
         except AudioError as error:
             raise ClientError("invalid_audio", str(error), param="audio") from error
-        most = min(self._limits.utterance_seconds, self._thread.longest_seconds)
-        if self._num_heard + len(samples) > most * HEARD_RATE:
+        if self._detector is None:
+            self._hear(samples)
+        else:
+            for heard in self._detector.push(samples, is_audible=self.is_audible):
+                await self._follow(heard)
+        if self._ear is not None:
+            await self._wait_for(self._ear)
+
+    def _hear(self, samples: Tensor) -> None:
+        """Sound of a turn that the client will commit."""
+        if self._num_heard + len(samples) > self._longest_seconds * HEARD_RATE:
             raise ClientError(
-                "input_audio_too_long", f"A turn has at most {most:g} s of sound.", param="audio"
+                "input_audio_too_long",
+                f"A turn has at most {self._longest_seconds:g} s of sound.",
+                param="audio",
             )
-        ear = self._ear or self._open_ear()
+        self._push(self._ear or self._open_ear(), samples)
+
+    async def _follow(self, heard: Heard) -> None:
+        """What the detector has found: turns begin, interrupt, go on, and are answered."""
+        detection = self._settings.turn_detection
+        assert detection is not None
+        if heard.kind == "started":
+            if detection.interrupt_response:
+                self._interrupt()
+            self._turn_id = new_id("item")
+            await self._emit(events.SPEECH_STARTED, audio_start_ms=heard.at_ms, item_id=self._turn_id)
+            self._push(self._open_ear(), heard.samples)
+        elif heard.kind == "sound" and self._ear is not None:
+            self._push(self._ear, heard.samples)
+        elif heard.kind == "stopped" and self._ear is not None:
+            await self._emit(events.SPEECH_STOPPED, audio_end_ms=heard.at_ms, item_id=self._turn_id)
+            await self._commit_ear(self._turn_id, tail=False)
+            if detection.create_response:
+                self._answer_soon()
+
+    def _interrupt(self) -> None:
+        """Stop the answer that is made or heard; the words up to here stay."""
+        response = self._response
+        if response is None or not (self.is_answering or self.is_audible):
+            return
+        left_ms = 1000.0 * max(0.0, self._audible_until - self._now())
+        heard_ms = max(0.0, response.item.sound_ms - left_ms)
+        self._audible_until = self._now()
+        if self.is_answering:
+            response.cancel("turn_detected", heard_ms=heard_ms)
+        else:
+            response.item.cut(heard_ms=heard_ms)
+
+    def _push(self, ear: Ear, samples: Tensor) -> None:
         ear.push(samples)
         self._num_heard += len(samples)
         self._thread.wake()
-        await self._wait_for(ear)
 
     def _open_ear(self) -> Ear:
         loop = asyncio.get_running_loop()
@@ -201,8 +260,7 @@ class RealtimeSession:
                 loop.call_soon_threadsafe(self._progress.set)
 
         self._ear = Ear(tell_progress)
-        is_free = not self.is_answering
-        self._thread.hear(self._ear, self._memory if is_free else None, self._turns(self._settings))
+        self._thread.hear(self._ear, self._memory, self._turns(self._settings))
         return self._ear
 
     async def _wait_for(self, ear: Ear) -> None:
@@ -217,15 +275,20 @@ class RealtimeSession:
             raise ClientError(
                 "input_audio_buffer_commit_empty", "A turn needs at least 100 ms of sound before its commit."
             )
-        await self._commit_ear(new_id("item"))
+        await self._commit_ear(self._turn_id or new_id("item"), tail=self._detector is None)
+        if self._detector is not None:
+            self._detect_anew()
 
-    async def _commit_ear(self, item_id: str) -> None:
+    async def _commit_ear(self, item_id: str, *, tail: bool) -> None:
+        """Close the turn; with its ``tail``, what the resampler still holds."""
         ear = self._ear
         assert ear is not None
-        ear.push(self._sound_in.finish())
+        if tail:
+            ear.push(self._sound_in.finish())
+            self._sound_in = SoundIn(self._settings.audio_in)
         ear.close()
         self._thread.wake()
-        self._forget_sound()
+        self._forget_turn()
         item = Item(id=item_id, role="user", content=[{"type": "input_audio"}], turns=[ear])
         previous = self._conversation.add(item)
         await self._emit(events.INPUT_COMMITTED, item_id=item.id, previous_item_id=previous)
@@ -234,12 +297,23 @@ class RealtimeSession:
     async def _clear(self, event: dict[str, Any]) -> None:
         if self._ear is not None:
             self._ear.drop()
-        self._forget_sound()
+        self._forget_turn()
+        self._detect_anew()
         await self._emit(events.INPUT_CLEARED)
 
-    def _forget_sound(self) -> None:
-        self._ear, self._num_heard = None, 0
+    def _forget_turn(self) -> None:
+        self._ear, self._num_heard, self._turn_id = None, 0, ""
+
+    def _detect_anew(self) -> None:
+        """Wait for a turn to begin, where the server finds turns."""
         self._sound_in = SoundIn(self._settings.audio_in)
+        first = 0 if self._detector is None else self._detector.num_samples
+        detection = self._settings.turn_detection
+        self._detector = None
+        if detection is not None:
+            self._detector = TurnDetector(
+                detection, longest_seconds=self._longest_seconds, first_sample=first
+            )
 
     # items
 
@@ -327,7 +401,7 @@ class RealtimeSession:
         request = Request(
             turns=turns,
             mode=mode if settings.speaks else "text",
-            options=settings.options(max_frames=thread.max_frames),
+            options=settings.options(thread.answer_limits),
             outlet=outlet,
             memory=self._memory if apart is None else None,
             seed=settings.seed,
@@ -348,6 +422,7 @@ class RealtimeSession:
             metadata=metadata,
             heard=ears_of(turns),
             sample_rate=thread.loaded.codec.sample_rate,
+            on_sound=self._note_sound,
         )
         self._answering = asyncio.create_task(self._send_answer(self._response, previous))
 
@@ -359,6 +434,19 @@ class RealtimeSession:
             response.outlet.cancel()
             if not self.failed.done():
                 self.failed.set_result(error)
+        if self._owes_answer and not self.failed.done():
+            self._owes_answer = False
+            self._respond(self._settings, metadata=None, apart=None)
+
+    def _answer_soon(self) -> None:
+        """Answer now, or when the answer that is being sent has ended."""
+        if self.is_answering:
+            self._owes_answer = True
+        else:
+            self._respond(self._settings, metadata=None, apart=None)
+
+    def _note_sound(self, seconds: float) -> None:
+        self._audible_until = max(self._audible_until, self._now()) + seconds
 
     async def _cancel_response(self, event: dict[str, Any]) -> None:
         response, named = self._response, event.get("response_id")

@@ -9,6 +9,7 @@ from types import FrameType
 import uvicorn
 
 from deeptalk.errors import ConfigError
+from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.security import Guard
 from deeptalk.serving.service import Service
 
@@ -66,10 +67,9 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def run(app: Guard, service: Service, listening: socket.socket) -> int:
-    """Serve on a bound socket until a signal comes; the exit status."""
-    limits = service.limits
-    config = uvicorn.Config(
+def configured(app: Guard, limits: ServerLimits) -> uvicorn.Config:
+    """How uvicorn serves the application: no compression, no access log, bounded frames and headers."""
+    return uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
@@ -82,6 +82,10 @@ def run(app: Guard, service: Service, listening: socket.socket) -> int:
         timeout_graceful_shutdown=2,
         server_header=False,
     )
-    server = Server(config, service)
+
+
+def run(app: Guard, service: Service, listening: socket.socket) -> int:
+    """Serve on a bound socket until a signal comes; the exit status."""
+    server = Server(configured(app, service.limits), service)
     server.run(sockets=[listening])
     return server.exit_code

@@ -42,16 +42,19 @@ class Settings:
     seed: int
     may_forget: bool
 
-    def options(self, *, max_frames: int) -> DecodingOptions:
-        """How an answer is made: codes drawn at the temperature, text greedy."""
-        most = max_frames if self.max_output_tokens is None else min(max_frames, self.max_output_tokens)
-        words = Limits().max_text_tokens
-        if self.max_output_tokens is not None:
-            words = min(words, self.max_output_tokens)
-        return DecodingOptions(
-            codec=Sampling(temperature=self.temperature),
-            limits=Limits(max_frames=most, max_text_tokens=words),
-        )
+    def options(self, longest: Limits) -> DecodingOptions:
+        """How an answer is made."""
+        return answer_options(longest, most=self.max_output_tokens, temperature=self.temperature)
+
+
+def answer_options(longest: Limits, *, most: int | None, temperature: float) -> DecodingOptions:
+    """Codes drawn at the temperature, text greedy; at most ``most`` frames and as many text tokens."""
+    frames, words = longest.max_frames, longest.max_text_tokens
+    if most is not None:
+        frames, words = min(frames, most), min(words, most)
+    return DecodingOptions(
+        codec=Sampling(temperature=temperature), limits=Limits(max_frames=frames, max_text_tokens=words)
+    )
 
 
 def new_session(session_id: str, *, model: str, voice: str, expires_at: int) -> dict[str, Any]:

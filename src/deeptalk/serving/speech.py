@@ -145,9 +145,10 @@ async def _transcribed(
     service: Service, answering: Answering, samples: Float[Tensor, "S"], form: str
 ) -> Response:
     words: list[str] = []
+    options = DecodingOptions(limits=service.thread.answer_limits)
     for part in split_at_pauses(samples, longest_seconds=service.thread.longest_seconds):
         ear = answering.listen(part)
-        async for piece in answering.pieces([ear], mode="asr", options=DecodingOptions()):
+        async for piece in answering.pieces([ear], mode="asr", options=options):
             if isinstance(piece, Ended) and piece.turn is not None:
                 words.append(piece.turn.text)
     text = " ".join(word for word in words if word)

@@ -1,0 +1,81 @@
+"""``deeptalk serve``: the model behind a socket."""
+
+from typing import Annotated
+
+import typer
+
+from deeptalk.cli.arguments import Model
+
+
+def serve(
+    host: Annotated[
+        str,
+        typer.Option("--host", metavar="ADDRESS", help="What to bind; others than this machine need a key."),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", help="Port; 0 takes a free one.", min=0, max=65_535)
+    ] = 8000,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key",
+            envvar="DEEPTALK_API_KEY",
+            metavar="KEY",
+            help="What clients must send; better given by the environment.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-origin", metavar="URL", help="A page of another origin that may call; repeatable."
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Bind a public address without a key all the same.")
+    ] = False,
+    max_sessions: Annotated[
+        int, typer.Option("--max-sessions", metavar="N", help="Sessions and HTTP answers at a time.", min=1)
+    ] = 2,
+    drain_seconds: Annotated[
+        float,
+        typer.Option("--drain-s", metavar="S", help="How long running answers may take to end.", min=0.1),
+    ] = 30.0,
+    instructions: Annotated[
+        bool,
+        typer.Option(
+            "--instructions",
+            help="Let the model read the instructions of clients; the built-in one never learnt to.",
+        ),
+    ] = False,
+    model: Model = "pocket",
+) -> None:
+    """Serve a model to voice clients: the OpenAI Realtime protocol and OpenAI's HTTP routes."""
+    from deeptalk.errors import ConfigError
+
+    try:
+        from deeptalk.serving.app import create_app
+        from deeptalk.serving.server import bind, run
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is missing: pip install 'deeptalk[serve]'.") from error
+    import logging
+
+    from deeptalk.cli.opening import open_model
+    from deeptalk.serving.limits import ServerLimits
+    from deeptalk.serving.model_thread import ModelThread
+    from deeptalk.serving.security import security_for
+    from deeptalk.serving.service import Service
+
+    security = security_for(host, key=key, origins=allow_origin or (), is_insecure=insecure)
+    limits = ServerLimits(
+        max_sessions=max_sessions, max_waiting=2 * max_sessions, drain_seconds=drain_seconds
+    )
+    listening = bind(host, port)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    thread = ModelThread(open_model(model), limits=limits)
+    service = Service(thread, model=model, follows_instructions=instructions)
+    address, bound = listening.getsockname()[:2]
+    print(f"http://{address}:{bound}/v1 (stop with Ctrl-C)", flush=True)
+    status = run(create_app(service, security), service, listening)
+    if status:
+        raise typer.Exit(status)

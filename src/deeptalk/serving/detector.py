@@ -1,0 +1,169 @@
+"""Where the user's turns begin and end: a detector of voice by energy and spectrum, without a model.
+
+Axes: S samples at 16 kHz.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from deeptalk.serving.settings import TurnDetection
+from deeptalk.serving.turns import HEARD_RATE
+from deeptalk.shapes import Float, Tensor
+
+FRAME_MS = 20
+FRAME = HEARD_RATE * FRAME_MS // 1000
+SPEECH_BAND_HZ = (150, 4_000)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patience:
+    """How much voice it takes to be heard, in milliseconds, and how much louder over an answer.
+
+    A turn begins after ``onset_ms`` of voice. Over an answer that is audible it takes ``barge_in_ms`` of
+    voice within ``window_ms``; less, followed by ``silence_ms`` of silence, is a backchannel and changes
+    nothing.
+    """
+
+    onset_ms: int = 80
+    barge_in_ms: int = 350
+    window_ms: int = 600
+    silence_ms: int = 250
+    louder_db: float = 6.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Heard:
+    """What has happened: a turn begins, goes on (``samples``) or ends, or a backchannel was dropped.
+
+    ``at_ms`` counts from the first sample of the session.
+    """
+
+    kind: Literal["started", "sound", "stopped", "backchannel"]
+    at_ms: int
+    samples: Float[Tensor, "S"]
+
+
+class VoiceDetector:
+    """Whether a frame holds voice: louder than the noise around it by a margin, and not flat as noise is."""
+
+    def __init__(self, *, threshold: float) -> None:
+        self._margin_db = 4.0 + 16.0 * threshold
+        self._floor_db = -60.0
+        low, high = (hertz * FRAME // HEARD_RATE for hertz in SPEECH_BAND_HZ)
+        self._band = slice(low, high)
+        self._window = np.hanning(FRAME).astype(np.float32)
+
+    def is_voice(self, frame: np.ndarray, *, louder_db: float = 0.0) -> bool:
+        """Judge one frame; the noise floor follows at once downwards and slowly upwards."""
+        power = np.abs(np.fft.rfft(frame * self._window)[self._band]) ** 2 + 1e-12
+        level_db = 10.0 * float(np.log10(np.mean(frame.astype(np.float64) ** 2) + 1e-10))
+        is_loud = level_db > max(self._floor_db, -60.0) + self._margin_db + louder_db
+        flatness = float(np.exp(np.mean(np.log(power))) / np.mean(power))
+        is_voice = is_loud and flatness < 0.4
+        rise = 0.02 if is_voice else 0.5
+        self._floor_db = min(level_db, self._floor_db + rise)
+        return is_voice
+
+
+class TurnDetector:
+    """Samples in, the turns within them out. While nobody speaks it keeps the last moments only."""
+
+    def __init__(
+        self,
+        settings: TurnDetection,
+        *,
+        longest_seconds: float,
+        first_sample: int = 0,
+        patience: Patience | None = None,
+    ) -> None:
+        self._settings, self._patience = settings, patience or Patience()
+        self._voice = VoiceDetector(threshold=settings.threshold)
+        self._longest = int(longest_seconds * 1000) // FRAME_MS
+        self._pending = np.zeros(0, dtype=np.float32)
+        self._start = first_sample
+        self._num_frames = 0
+        self._kept: deque[np.ndarray] = deque()
+        self._voiced: deque[int] = deque()
+        self._is_speaking = False
+        self._first_frame = 0
+
+    @property
+    def is_speaking(self) -> bool:
+        """Whether a turn has begun and not ended."""
+        return self._is_speaking
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the session so far."""
+        return self._start + self._num_frames * FRAME + len(self._pending)
+
+    def push(self, samples: Float[Tensor, "S"], *, is_audible: bool) -> list[Heard]:
+        """Take further samples; ``is_audible`` while the user hears an answer."""
+        self._pending = np.concatenate([self._pending, samples.numpy()])
+        found: list[Heard] = []
+        while len(self._pending) >= FRAME:
+            frame, self._pending = self._pending[:FRAME], self._pending[FRAME:]
+            found += self._speaking(frame) if self._is_speaking else self._waiting(frame, is_audible)
+            self._num_frames += 1
+        return found
+
+    def _waiting(self, frame: np.ndarray, is_audible: bool) -> list[Heard]:
+        patience = self._patience
+        if self._voice.is_voice(frame, louder_db=patience.louder_db if is_audible else 0.0):
+            self._voiced.append(self._num_frames)
+        self._kept.append(frame)
+        found: list[Heard] = []
+        if self._voiced and self._since(self._voiced[-1]) >= patience.silence_ms:
+            if is_audible:
+                found = [self._heard("backchannel", self._voiced[0], [])]
+            self._voiced.clear()
+        while self._voiced and self._since(self._voiced[0]) > patience.window_ms:
+            self._voiced.popleft()
+        needed = patience.barge_in_ms if is_audible else patience.onset_ms
+        if len(self._voiced) * FRAME_MS >= needed:
+            return [*found, self._begin()]
+        padding = self._settings.prefix_padding_ms // FRAME_MS
+        most = padding + (self._num_frames - self._voiced[0] + 1 if self._voiced else 0)
+        while len(self._kept) > max(most, padding):
+            self._kept.popleft()
+        return found
+
+    def _begin(self) -> Heard:
+        """A turn begins with its first voiced frame and what led up to it."""
+        onset = self._voiced[0]
+        length = self._num_frames - onset + 1 + self._settings.prefix_padding_ms // FRAME_MS
+        kept = list(self._kept)[-length:]
+        self._first_frame = self._num_frames - len(kept) + 1
+        self._voiced = deque([self._num_frames])
+        self._is_speaking = True
+        self._kept.clear()
+        return self._heard("started", self._first_frame, kept)
+
+    def _speaking(self, frame: np.ndarray) -> list[Heard]:
+        if self._voice.is_voice(frame):
+            self._voiced[0] = self._num_frames
+        found = [self._heard("sound", self._num_frames, [frame])]
+        is_silent = self._since(self._voiced[0]) >= self._settings.silence_duration_ms
+        if is_silent or self._num_frames - self._first_frame + 1 >= self._longest:
+            self._is_speaking = False
+            self._voiced.clear()
+            found.append(self._heard("stopped", self._num_frames + 1, []))
+        return found
+
+    def _since(self, frame_number: int) -> int:
+        """Milliseconds from the end of a frame to the end of the current one."""
+        return (self._num_frames - frame_number) * FRAME_MS
+
+    def _heard(
+        self,
+        kind: Literal["started", "sound", "stopped", "backchannel"],
+        frame_number: int,
+        frames: list[np.ndarray],
+    ) -> Heard:
+        samples = torch.from_numpy(np.concatenate(frames)) if frames else torch.zeros(0)
+        start_ms = self._start * 1000 // HEARD_RATE
+        return Heard(kind=kind, at_ms=start_ms + frame_number * FRAME_MS, samples=samples)

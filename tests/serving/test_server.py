@@ -1,0 +1,146 @@
+"""The process: a real socket on loopback, clients that leave, and an orderly end."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from realtime_client import sound
+from typer.testing import CliRunner
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
+
+from deeptalk.cli import app as command_line
+from deeptalk.decoding import LoadedModel
+from deeptalk.errors import ConfigError
+from deeptalk.serving.app import create_app
+from deeptalk.serving.limits import ServerLimits
+from deeptalk.serving.model_thread import ModelThread
+from deeptalk.serving.security import Security
+from deeptalk.serving.server import INTERRUPTED, Server, bind, configured
+from deeptalk.serving.service import Service
+
+Script = Callable[[Server, Service, str], Coroutine[Any, Any, None]]
+
+
+def serve(loaded: LoadedModel, script: Script, **limits: float) -> Server:
+    """Run a script against a server that is ready, to the server's end."""
+
+    async def main() -> Server:
+        bounds = ServerLimits(**{"answer_seconds": 0.8} | limits)  # pyright: ignore[reportArgumentType]
+        service = Service(ModelThread(loaded, limits=bounds), model="tiny")
+        listening = bind("127.0.0.1", 0)
+        server = Server(configured(create_app(service, Security()), bounds), service)
+        serving = asyncio.create_task(server.serve([listening]))
+        while not service.is_ready:
+            await asyncio.sleep(0.01)
+        await script(server, service, f"ws://127.0.0.1:{listening.getsockname()[1]}/v1/realtime")
+        if not server.should_exit and not service.is_draining:
+            server.handle_exit(signal.SIGTERM, None)
+        await serving
+        assert not service.thread.is_alive(within_seconds=1e9)
+        return server
+
+    return asyncio.run(main())
+
+
+async def until(connection: ClientConnection, name: str) -> dict[str, Any]:
+    while (event := json.loads(await connection.recv()))["type"] != name:
+        pass
+    return event
+
+
+async def ask(connection: ClientConnection) -> None:
+    session = {"audio": {"input": {"turn_detection": None}}}
+    for event in (
+        {"type": "session.update", "session": session},
+        {"type": "input_audio_buffer.append", "audio": sound(0.4)},
+        {"type": "input_audio_buffer.commit"},
+        {"type": "response.create"},
+    ):
+        await connection.send(json.dumps(event))
+
+
+def test_a_turn_over_a_socket_and_an_orderly_end(loaded: LoadedModel):
+    """At SIGTERM the running answer ends, then the session is closed; new ones are refused meanwhile."""
+
+    async def script(server: Server, service: Service, url: str) -> None:
+        async with connect(url, subprotocols=["realtime"], compression="deflate") as connection:  # pyright: ignore
+            assert connection.subprotocol == "realtime"
+            assert connection.protocol.extensions == []
+            await ask(connection)
+            await until(connection, "response.created")
+            server.handle_exit(signal.SIGTERM, None)
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(url)
+            assert refused.value.response.status_code == 503
+            done = await until(connection, "response.done")
+            assert done["response"]["status"] == "incomplete"
+            with pytest.raises(ConnectionClosedOK) as closed:
+                await connection.recv()
+            assert closed.value.rcvd is not None
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1001, "going_away")
+
+    assert serve(loaded, script).exit_code == 0
+
+
+def test_who_leaves_in_the_middle_frees_the_slot(loaded: LoadedModel):
+    async def script(server: Server, service: Service, url: str) -> None:
+        for _ in range(3):
+            connection = await connect(url)
+            await ask(connection)
+            await until(connection, "response.created")
+            connection.transport.abort()
+            while service.admission.num_active or service.thread.num_answering:
+                await asyncio.sleep(0.01)
+        async with connect(url) as connection:
+            await ask(connection)
+            await until(connection, "response.done")
+        server.handle_exit(signal.SIGINT, None)
+
+    assert serve(loaded, script).exit_code == INTERRUPTED
+
+
+def test_a_second_signal_leaves_at_once(loaded: LoadedModel):
+    async def script(server: Server, service: Service, url: str) -> None:
+        connection = await connect(url)
+        await ask(connection)
+        await until(connection, "response.created")
+        server.handle_exit(signal.SIGTERM, None)
+        server.handle_exit(signal.SIGTERM, None)
+        assert server.force_exit
+        with pytest.raises((ConnectionClosedError, ConnectionClosedOK)):
+            await until(connection, "never")
+
+    serve(loaded, script)
+
+
+def test_a_message_that_is_too_big_closes_the_socket(loaded: LoadedModel):
+    async def script(server: Server, service: Service, url: str) -> None:
+        async with connect(url) as connection:
+            await connection.send("x" * 3000)
+            with pytest.raises(ConnectionClosedError) as closed:
+                await until(connection, "never")
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1009
+
+    serve(loaded, script, max_message_bytes=2000)
+
+
+def test_a_port_that_is_taken():
+    taken = bind("127.0.0.1", 0)
+    taken.listen()
+    port = taken.getsockname()[1]
+    with pytest.raises(ConfigError, match=f"127.0.0.1:{port} can't be bound"):
+        bind("127.0.0.1", port)
+    result = CliRunner().invoke(command_line, ["serve", "--port", str(port)])
+    assert (result.exit_code, "--port" in result.output) == (2, True)
+    taken.close()
+
+
+def test_a_public_address_needs_a_key_on_the_command_line():
+    result = CliRunner().invoke(command_line, ["serve", "--host", "0.0.0.0"], env={"DEEPTALK_API_KEY": ""})
+    assert result.exit_code == 2
+    assert "--insecure" in result.output

@@ -1,0 +1,174 @@
+"""Turns that the server finds by itself, and answers that are interrupted; the clock is the test's."""
+
+import asyncio
+import base64
+
+import pytest
+import torch
+from realtime_client import Client
+
+from deeptalk.serving import events
+from deeptalk.serving.audio_formats import encode_pcm
+from deeptalk.serving.detector import Heard, TurnDetector
+from deeptalk.serving.model_thread import ModelThread
+from deeptalk.serving.settings import TurnDetection
+
+RATE = 16_000
+
+
+def voice(seconds: float, *, rate: int = RATE) -> torch.Tensor:
+    """A hum with overtones."""
+    time = torch.arange(int(seconds * rate)) / rate
+    return 0.1 * sum((torch.sin(2 * torch.pi * 180 * n * time) / n for n in range(1, 8)), torch.zeros(1))
+
+
+def hush(seconds: float, *, rate: int = RATE, loud: float = 0.001) -> torch.Tensor:
+    return loud * torch.randn(int(seconds * rate), generator=torch.Generator().manual_seed(0))
+
+
+def detect(*parts: torch.Tensor, audible: bool = False, size: int = 777, **settings: int) -> list[Heard]:
+    detector = TurnDetector(TurnDetection(**settings), longest_seconds=5.0)
+    chunks = torch.cat(parts).split(size)
+    return [heard for chunk in chunks for heard in detector.push(chunk, is_audible=audible)]
+
+
+def marks(found: list[Heard]) -> list[tuple[str, int]]:
+    return [(heard.kind, heard.at_ms) for heard in found if heard.kind != "sound"]
+
+
+@pytest.mark.parametrize("size", [160, 4321])
+def test_a_turn_has_what_led_up_to_it_and_ends_after_silence(size: int):
+    sounds = [hush(1.0), voice(0.8), hush(0.3), voice(0.4), hush(1.2)]
+    found = detect(*sounds, size=size)
+    [(begun, start), (ended, end)] = marks(found)
+    assert (begun, ended) == ("started", "stopped")
+    assert abs(start - 700) <= 20
+    assert abs(end - 3000) <= 40
+    samples = torch.cat([heard.samples for heard in found])
+    whole = torch.cat(sounds)
+    assert torch.equal(samples, whole[start * 16 : end * 16])
+
+
+def test_noise_and_clicks_are_no_turn():
+    assert marks(detect(hush(2.0), hush(1.0, loud=0.05), hush(1.0))) == []
+    assert marks(detect(hush(0.5), voice(0.04), hush(1.0))) == []
+
+
+def test_a_voice_without_end_is_cut():
+    found = marks(detect(hush(0.5), voice(6.0)))
+    assert [kind for kind, _ in found] == ["started", "stopped", "started"]
+    assert found[1][1] - found[0][1] == 5000
+
+
+def test_silence_holds_no_more_than_the_padding():
+    detector = TurnDetector(TurnDetection(), longest_seconds=5.0)
+    for _ in range(20):
+        assert detector.push(hush(1.0), is_audible=False) == []
+    assert len(detector._kept) == 15
+
+
+def test_over_an_answer_a_backchannel_is_ignored_and_a_sentence_is_not():
+    brief = [hush(1.0), voice(0.2), hush(1.0)]
+    assert [kind for kind, _ in marks(detect(*brief, audible=True))] == ["backchannel"]
+    assert [kind for kind, _ in marks(detect(*brief, audible=False))] == ["started", "stopped"]
+    [(kind, start), *_] = marks(detect(hush(1.0), voice(0.6), hush(1.0), audible=True))
+    assert kind == "started"
+    assert abs(start - 700) <= 20
+
+
+def sent(*parts: torch.Tensor) -> str:
+    return base64.b64encode(encode_pcm(torch.cat(parts))).decode()
+
+
+async def speak(client: Client, *parts: torch.Tensor) -> None:
+    for chunk in torch.cat(parts).split(2400):
+        await client.send("input_audio_buffer.append", audio=sent(chunk))
+
+
+def test_turns_are_answered_and_barge_in_cuts(thread: ModelThread):
+    """With a clock that stands still, all that was sent is still to be heard when the user breaks in."""
+    clock = [0.0]
+
+    async def main() -> None:
+        async with Client(thread, now=lambda: clock[0]) as client:
+            await speak(client, hush(0.5, rate=24_000), voice(0.6, rate=24_000), hush(0.8, rate=24_000))
+            first = (await client.until(events.RESPONSE_DONE))["response"]
+            names = [event["type"] for event in client.events]
+            order = ["speech_started", "speech_stopped", "committed"]
+            assert [name for name in names if name.startswith("input")] == [
+                f"input_audio_buffer.{name}" for name in order
+            ]
+            item_ids = {event["item_id"] for event in client.events if event["type"].startswith("input")}
+            assert item_ids == {client.of(events.ITEM_ADDED)[0]["item"]["id"]}
+            assert first["status"] == "incomplete"
+            assert client.session.is_audible
+            await speak(client, voice(0.2, rate=24_000), hush(0.6, rate=24_000))
+            assert len(client.of(events.SPEECH_STARTED)) == 1
+            said = first["output"][0]["content"][0]["transcript"]
+            await speak(client, voice(0.6, rate=24_000))
+            assert len(client.of(events.SPEECH_STARTED)) == 2
+            assert not client.session.is_audible
+            await client.send("conversation.item.retrieve", item_id=first["output"][0]["id"])
+            kept = (await client.until(events.ITEM_RETRIEVED))["item"]["content"][0]["transcript"]
+            assert said
+            assert kept == ""
+            await speak(client, hush(0.8, rate=24_000))
+            second = (await client.until(events.RESPONSE_DONE))["response"]
+            assert second["status"] == "incomplete"
+            clock[0] += 60.0
+            assert not client.session.is_audible
+            assert not client.of(events.ERROR)
+
+    asyncio.run(main())
+
+
+def test_no_delta_follows_the_start_of_speech(still: ModelThread):
+    """The user breaks in at the first piece of sound: the answer is cancelled, and the turn answered."""
+
+    async def drive(is_running: asyncio.Event) -> None:
+        while True:
+            await is_running.wait()
+            still.tick()
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        is_running = asyncio.Event()
+        is_running.set()
+        driving = asyncio.create_task(drive(is_running))
+        async with Client(still, now=lambda: 0.0) as client:
+            client.on_event = lambda event: (
+                is_running.clear() if event["type"] == events.AUDIO_DELTA else None
+            )
+            content = [{"type": "input_text", "text": "hello"}]
+            item = {"type": "message", "role": "user", "content": content}
+            await client.send("conversation.item.create", item=item)
+            await client.send("response.create")
+            await client.until(events.AUDIO_DELTA)
+            client.on_event = lambda event: None
+            await client.send("input_audio_buffer.append", audio=sent(voice(0.7, rate=24_000)))
+            is_running.set()
+            names = [event["type"] for event in client.events]
+            start = names.index(events.SPEECH_STARTED)
+            await speak(client, hush(0.8, rate=24_000))
+            first = (await client.until(events.RESPONSE_DONE))["response"]
+            assert first["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
+            after = [event for event in client.events[start:] if event.get("response_id") == first["id"]]
+            assert not {events.AUDIO_DELTA, events.TRANSCRIPT_DELTA} & {event["type"] for event in after}
+            assert (await client.until(events.RESPONSE_DONE))["response"]["status"] == "incomplete"
+        driving.cancel()
+
+    asyncio.run(main())
+
+
+def test_answers_may_be_left_to_the_client(thread: ModelThread):
+    async def main() -> None:
+        async with Client(thread, now=lambda: 0.0) as client:
+            quiet = {"type": "server_vad", "create_response": False, "silence_duration_ms": 200}
+            await client.send("session.update", session={"audio": {"input": {"turn_detection": quiet}}})
+            await speak(client, hush(0.3, rate=24_000), voice(0.4, rate=24_000), hush(0.5, rate=24_000))
+            assert client.of(events.INPUT_COMMITTED)
+            assert not client.of(events.RESPONSE_CREATED)
+            await client.answer()
+            assert not client.of(events.ERROR)
+
+    asyncio.run(main())
