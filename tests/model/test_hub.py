@@ -24,7 +24,12 @@ PROVENANCE = {
     "manifests": {"dialogues": "f00d"},
     "starts_from": {"align": "beef"},
 }
-SCORES = {"scores": {"facts|spoken": {"value": 81.25, "unit": "%", "total": 16, "low": 57.0, "high": 93.4}}}
+SCORES = {
+    "scores": {
+        "facts|spoken": {"value": 81.25, "unit": "%", "total": 16, "low": 57.0, "high": 93.4},
+        "first_audio": {"value": None, "unit": "ms"},
+    }
+}
 
 
 @pytest.fixture
@@ -112,7 +117,8 @@ def test_the_card_tells_licence_data_recipe_and_evaluation(folder: Path) -> None
         "| paper | section 3.3, stage 3 |",
         "| starts from | align (beef) |",
         "| dialogues | f00d |",
-        "| facts\\|spoken | 81.2 % | 57.0 to 93.4 | 16 |",
+        "| facts\\|spoken | 81.25 % | 57 to 93.4 | 16 |",
+        "| first_audio | not stated |  |  |",
         "| audio experts | 3, 3 in its layers |",
         "| voices | rms, slt |",
         "## Licence\n\nmit",

@@ -113,9 +113,10 @@ def _data(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _scores(evaluation: Mapping[str, Any] | None) -> Iterator[tuple[str, str, str, str]]:
     for name, score in _mapping(evaluation or {}, "scores").items():
-        low, high = (score.get(end) for end in ("low", "high"))
-        interval = "" if low is None or high is None else f"{low:.1f} to {high:.1f}"
-        yield name, f"{score['value']:.1f} {score['unit']}", interval, str(score.get("total") or "")
+        value, low, high = (score.get(key) for key in ("value", "low", "high"))
+        told = UNKNOWN if value is None else f"{value:,.4g} {score['unit']}"
+        interval = "" if low is None or high is None else f"{low:,.4g} to {high:,.4g}"
+        yield name, told, interval, str(score.get("total") or "")
 
 
 def _mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -128,4 +129,4 @@ def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
     if not lines:
         return UNKNOWN
-    return "\n".join(f"| {line} |" for line in (" | ".join(head), "|".join("---" for _ in head), *lines))
+    return "\n".join(f"| {line} |" for line in (" | ".join(head), " | ".join("---" for _ in head), *lines))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
@@ -12,7 +13,12 @@ from deeptalk.streams.text import TextTokenizer
 
 TOKENIZER_CONFIG, CHAT_TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 
-_PROBE = (("system", "Be kind."), ("user", "Who is it?"), ("assistant", "It's me."), ("user", "Come in!"))
+_PROBE: tuple[tuple[Literal["system", "user", "assistant"], str], ...] = (
+    ("system", "Be kind."),
+    ("user", "Who is it?"),
+    ("assistant", "It's me."),
+    ("user", "Come in!"),
+)
 
 
 def write_chat_files(folder: Path, *, tokenizer: TextTokenizer, layout: StreamLayout, longest: int) -> None:
