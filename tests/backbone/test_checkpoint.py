@@ -12,6 +12,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.core_model_loading import revert_weight_conversion
 
 from deeptalk.backbone import checkpoint as room
 from deeptalk.backbone import open_backbone, open_outline
@@ -21,7 +22,6 @@ from deeptalk.backbone.checkpoint import (
     check_tokenizer,
     find_checkpoint,
     map_tensors,
-    stock_tensors,
     stored_tensors,
 )
 from deeptalk.backbone.tiny import FAMILIES
@@ -241,7 +241,7 @@ def test_fp8_is_unpacked(tmp_path: Path) -> None:
 def test_every_stock_name_has_its_place(name: str) -> None:
     with torch.device("meta"):
         stock = AutoModelForCausalLM.from_config(AutoConfig.for_model(**FAMILIES[name]))
-    tensors = stock_tensors(stock)
+    tensors = revert_weight_conversion(stock, dict(stock.state_dict()))
     assert set(map_tensors(stock, tensors).values()) == set(stock.state_dict())
     assert map_tensors(stock, ["model.layers.0.mlp.nothing.weight"]) == {
         "model.layers.0.mlp.nothing.weight": None
@@ -251,7 +251,6 @@ def test_every_stock_name_has_its_place(name: str) -> None:
 def test_tensors_that_do_not_fit_are_named(folder: Path) -> None:
     outline = open_outline(folder).model
     stored = stored_tensors(folder)
-    assert {name: tensor.shape for name, tensor in stored.items()} == stock_tensors(outline)
     check_tensors(folder, outline, stored)
     gone = {name: tensor for name, tensor in stored.items() if not name.endswith("o_proj.weight")}
     with pytest.raises(CheckpointError, match=r"3 missing \(model\.layers\.0\.self_attn\.o_proj\.weight, "):

@@ -15,12 +15,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import (
-    WeightConverter,
-    WeightRenaming,
-    rename_source_key,
-    revert_weight_conversion,
-)
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from deeptalk.errors import CheckpointError
 
@@ -29,12 +24,8 @@ INDEX = WEIGHTS + ".index.json"
 UNPACKED = ("mxfp4", "fp8")
 """Quantised formats that are unpacked when they are opened: GPT-OSS and DeepSeek-V3 are published in them."""
 
-_TEXTS = (
-    "*.json",
-    "*.jinja",
-    "*.txt",
-    "*.model",
-)  # some models come twice; the copy has no model*.safetensors
+# some models come twice on the hub; the copy isn't called model*.safetensors
+_TEXTS, _TENSORS = ("*.json", "*.jinja", "*.txt", "*.model"), "model*.safetensors"
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -45,7 +36,12 @@ class StoredTensor:
 
     shape: tuple[int, ...]
     dtype: str
-    num_bytes: int
+
+    @property
+    def num_bytes(self) -> int:
+        """What the tensor takes in its file; dtypes without a number of bits take a byte."""
+        bits = search(r"\d+", self.dtype)
+        return prod(self.shape) * (int(bits[0]) if bits else 8) // 8
 
 
 def find_checkpoint(source: str | Path, *, weights: bool = True) -> Path:
@@ -64,7 +60,7 @@ def find_checkpoint(source: str | Path, *, weights: bool = True) -> Path:
         raise CheckpointError(
             f"{str(source)!r} is no folder with a {CONFIG} and no id of the hub (ORGANISATION/NAME)."
         )
-    patterns = [*_TEXTS, "model*.safetensors"] if weights else [*_TEXTS]
+    patterns = [*_TEXTS, _TENSORS] if weights else [*_TEXTS]
     try:
         return Path(snapshot_download(str(source), allow_patterns=patterns))
     except GatedRepoError as error:
@@ -144,7 +140,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118
                     part = file.get_slice(name)
-                    found[name] = _stored(tuple(part.get_shape()), part.get_dtype())
+                    found[name] = StoredTensor(shape=tuple(part.get_shape()), dtype=part.get_dtype())
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
                 f"{path} can't be opened: damaged, cut short or no safetensors file ({_line(error)})."
@@ -205,12 +201,6 @@ def first_id(given: int | list[int] | None) -> int | None:
     return (given[0] if given else None) if isinstance(given, list) else given
 
 
-def stock_tensors(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that the stock library writes for a model, on the meta device too."""
-    written = revert_weight_conversion(model, dict(model.state_dict()))
-    return {name: tuple(tensor.shape) for name, tensor in written.items()}
-
-
 def map_tensors(model: PreTrainedModel, names: Iterable[str]) -> dict[str, str | None]:
     """The tensor of the model that each stored one is read into, by the library's rules; None for none."""
     transforms = get_model_conversion_mapping(model)
@@ -255,11 +245,6 @@ def _shard_names(folder: Path) -> list[str]:
     if any(Path(name).name != name for name in names.values()):
         raise CheckpointError(f"{folder / INDEX} names files outside its folder.")
     return sorted(set(names.values()))
-
-
-def _stored(shape: tuple[int, ...], dtype: str) -> StoredTensor:
-    bits = search(r"\d+", dtype)
-    return StoredTensor(shape=shape, dtype=dtype, num_bytes=prod(shape) * (int(bits[0]) if bits else 8) // 8)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
