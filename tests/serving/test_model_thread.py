@@ -232,7 +232,7 @@ def test_one_failing_answer_leaves_the_others(loaded: LoadedModel, still: ModelT
         ear = spoken(torch.full((9000,), float("nan")))
         still.hear(ear)
         still.ask(Request(turns=[ear], mode="answer", options=OPTIONS, outlet=deaf))
-        turns = [user("x" * 300), user("y" * 300)]
+        turns = [user("x" * 300), user("y" * 250)]
         still.ask(Request(turns=turns, mode="text", options=OPTIONS, outlet=long, may_forget=False))
         still.ask(Request(turns=[*turns, user("hello")], mode="text", options=OPTIONS, outlet=good))
         run_dry(still)
@@ -243,6 +243,27 @@ def test_one_failing_answer_leaves_the_others(loaded: LoadedModel, still: ModelT
     assert isinstance(long.error, ContextFullError)
     assert (good.error, good.reason) == (None, "length")
     assert 300 < good.num_input_positions < 512
+
+
+def test_of_a_long_conversation_the_last_turns_are_read(loaded: LoadedModel):
+    """The instructions stay; an answer whose question is forgotten is forgotten too."""
+    still = ModelThread(loaded, limits=ServerLimits(context_positions=60))
+    system, last = Said(role="system", text="be kind"), user("what did I say?")
+    answer = Said(role="assistant", text="four and five")
+
+    async def main() -> list[Ended]:
+        given = []
+        for turns in ([system, user("one two three"), answer, last], [system, last]):
+            outlet = still.new_outlet()
+            still.ask(Request(turns=turns, mode="text", options=OPTIONS, outlet=outlet))
+            run_dry(still)
+            given.append((await collect(outlet))[2])
+        return given
+
+    long, short = asyncio.run(main())
+    assert short.turn is not None
+    assert long.turn is not None
+    assert (long.num_input_positions, long.turn.ids) == (short.num_input_positions, short.turn.ids)
 
 
 def test_a_full_queue_answers_busy(loaded: LoadedModel):

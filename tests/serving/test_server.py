@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -40,6 +41,8 @@ def serve(loaded: LoadedModel, script: Script, **limits: float) -> Server:
         if not server.should_exit and not service.is_draining:
             server.handle_exit(signal.SIGTERM, None)
         await serving
+        if server.force_exit:  # leaves without the application's own end
+            service.thread.stop()
         assert not service.thread.is_alive(within_seconds=1e9)
         return server
 
@@ -63,11 +66,14 @@ async def ask(connection: ClientConnection) -> None:
         await connection.send(json.dumps(event))
 
 
-def test_a_turn_over_a_socket_and_an_orderly_end(loaded: LoadedModel):
+def test_a_turn_over_a_socket_and_an_orderly_end(loaded: LoadedModel, caplog: pytest.LogCaptureFixture):
     """At SIGTERM the running answer ends, then the session is closed; new ones are refused meanwhile."""
+    caplog.set_level(logging.INFO)
 
     async def script(server: Server, service: Service, url: str) -> None:
-        async with connect(url, subprotocols=["realtime"], compression="deflate") as connection:  # pyright: ignore
+        async with connect(
+            url + "?model=canary", subprotocols=["realtime"], compression="deflate"
+        ) as connection:  # pyright: ignore
             assert connection.subprotocol == "realtime"
             assert connection.protocol.extensions == []
             await ask(connection)
@@ -84,6 +90,8 @@ def test_a_turn_over_a_socket_and_an_orderly_end(loaded: LoadedModel):
             assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1001, "going_away")
 
     assert serve(loaded, script).exit_code == 0
+    assert "session ended" in caplog.text
+    assert "canary" not in caplog.text
 
 
 def test_who_leaves_in_the_middle_frees_the_slot(loaded: LoadedModel):

@@ -6,6 +6,11 @@ import typer
 
 from deeptalk.cli.arguments import Model
 
+POCKET_CONTEXT = 128
+"""The built-in model loses its way in conversations of more than about four turns."""
+
+ALL_POSITIONS = 2**20
+
 
 def serve(
     host: Annotated[
@@ -41,6 +46,17 @@ def serve(
         float,
         typer.Option("--drain-s", metavar="S", help="How long running answers may take to end.", min=0.1),
     ] = 30.0,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "--context",
+            metavar="N",
+            help="Positions of a conversation that the model reads, its last turns (12 a second of speech); "
+            "128 for the built-in model, all for others.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     instructions: Annotated[
         bool,
         typer.Option(
@@ -68,7 +84,10 @@ def serve(
 
     security = security_for(host, key=key, origins=allow_origin or (), is_insecure=insecure)
     limits = ServerLimits(
-        max_sessions=max_sessions, max_waiting=2 * max_sessions, drain_seconds=drain_seconds
+        context_positions=context or (POCKET_CONTEXT if model == "pocket" else ALL_POSITIONS),
+        max_sessions=max_sessions,
+        max_waiting=2 * max_sessions,
+        drain_seconds=drain_seconds,
     )
     listening = bind(host, port)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

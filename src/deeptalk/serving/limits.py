@@ -10,7 +10,8 @@ class ServerLimits:
     """Bounds of the server; seconds are seconds of sound unless a name says otherwise.
 
     ``out_high`` and ``out_low`` are the levels of unsent sound at which a session's answer pauses and goes
-    on. ``stalled_seconds`` of wall time without any progress close a session that does not read.
+    on. ``stalled_seconds`` of wall time without any progress close a session that does not read. Of a
+    conversation that is longer than ``context_positions`` the model reads the last turns.
     """
 
     max_sessions: int = 2
@@ -25,6 +26,7 @@ class ServerLimits:
     session_seconds: float = 3600.0
     idle_seconds: float = 600.0
     drain_seconds: float = 30.0
+    context_positions: int = 2**20
     max_items: int = 256
     max_instructions: int = 8192
     max_message_bytes: int = 16 * 2**20

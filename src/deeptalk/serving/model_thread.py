@@ -168,7 +168,12 @@ class ModelThread:
         while not self._is_stopping:
             self.last_beat = self._now()
             self._wake.clear()
-            if not self.tick():
+            try:
+                has_worked = self.tick()
+            except Exception as error:
+                self._fail_all(error)
+                continue
+            if not has_worked:
                 self._wake.wait(timeout=1.0)
         for waiting in self._waiting:
             waiting.request.outlet.put(Ended(reason="interrupted"))
@@ -224,8 +229,12 @@ class ModelThread:
         if memory is None or memory in busy or hearing.ear.error or not hearing.ear.num_frames:
             return
         turns = (*hearing.before, hearing.ear)
-        if memory.holds_only(turns) and num_positions_of(self._engine, turns) <= self._max_positions // 2:
-            memory.read(turns, most=self.limits.positions_per_tick)
+        if memory.holds_only(turns) and memory.num_positions <= self._max_positions // 2:
+            try:
+                memory.read(turns, most=self.limits.positions_per_tick)
+            except Exception as error:  # it is read again, and told, when an answer is asked for
+                _logger.error("Reading along failed: %s", type(error).__name__, exc_info=error)
+                memory.clear()
 
     def _read(self) -> bool:
         """Read some positions for the first request that can go on, and let it answer when all are read."""
@@ -254,20 +263,26 @@ class ModelThread:
             _fail(waiting.request, error)
 
     def _fitting(self, request: Request) -> list[Turn]:
-        """The turns, the oldest left out where the answer would not fit behind them."""
-        turns = list(request.turns)
-        for turn in turns:
+        """The turns; the oldest are left out where the answer would not fit behind them."""
+        for turn in request.turns:
             if isinstance(turn, Ear) and turn.error is not None:
                 raise turn.error
         limits = request.options.limits
         longest = max(limits.max_text_tokens, limits.max_frames + self._engine.layout.num_codebooks + 1)
         room = self._max_positions - longest - opening_of(self._engine, request.mode).shape[1]
-        while turns and num_positions_of(self._engine, turns) > room:
-            if not request.may_forget or len(turns) == 1:
-                raise ContextFullError(
-                    f"The conversation needs more than the {room} positions that the model has for it."
-                )
-            del turns[0]
+        turns, size = list(request.turns), num_positions_of(self._engine, request.turns)
+        wanted = min(room, self.limits.context_positions)
+        if size <= wanted:
+            return turns
+        first = 1 if isinstance(turns[0], Said) and turns[0].role == "system" else 0
+        while request.may_forget and size > wanted and len(turns) > first + 1:
+            size -= num_positions_of(self._engine, [turns.pop(first)])
+        while isinstance(turns[first], Said) and turns[first].role == "assistant":
+            del turns[first]
+        if num_positions_of(self._engine, turns) > room:
+            raise ContextFullError(
+                f"The conversation needs more than the {room} positions that the model has for it."
+            )
         return turns
 
     def _begin(self, waiting: _Waiting) -> _Answering:
@@ -325,6 +340,18 @@ class ModelThread:
                 num_frames=len(answer.frames),
             )
         )
+
+    def _fail_all(self, error: Exception) -> None:
+        """A tick has failed as a whole: nothing that was under way is to be trusted."""
+        for hearing in self._ears:
+            hearing.ear.drop()
+        requests = [each.request for each in (*self._waiting, *self._answering)]
+        self._ears.clear()
+        self._waiting.clear()
+        self._answering.clear()
+        _logger.error("A tick failed: %s", type(error).__name__, exc_info=error)
+        for request in requests:
+            _fail(request, error)
 
     def _fail_answer(self, answering: _Answering, error: Exception) -> None:
         self._answering.remove(answering)

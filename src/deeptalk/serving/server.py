@@ -72,6 +72,7 @@ def configured(app: Guard, limits: ServerLimits) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         log_config=None,
+        log_level="warning",  # below, it logs addresses with their query
         access_log=False,
         ws="websockets-sansio",
         ws_max_size=limits.max_message_bytes,
