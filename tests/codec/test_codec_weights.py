@@ -71,7 +71,7 @@ def test_training_statistics_are_not_saved_and_training_goes_on(tiny_pocket, tmp
     torch.testing.assert_close(back.quantiser.levels[0].vectors[:4], before[:4])
 
 
-def test_the_published_layout_of_snac_is_read(tiny_snac, tmp_path):
+def test_the_published_layout_of_snac_is_read_but_not_its_pickle(tiny_snac, tmp_path):
     config = {
         "sampling_rate": 24000, "encoder_dim": 2, "encoder_rates": [2, 4, 8, 8], "decoder_dim": 16,
         "decoder_rates": [8, 8, 4, 2], "attn_window_size": None, "codebook_size": 32, "codebook_dim": 4,
@@ -79,6 +79,9 @@ def test_the_published_layout_of_snac_is_read(tiny_snac, tmp_path):
     }  # fmt: skip
     write(tmp_path, config)
     torch.save(tiny_snac.model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pickle.*deeptalk convert"):
+        load_codec(tmp_path)
+    save_file(tiny_snac.model.state_dict(), tmp_path / "model.safetensors")
     codec = load_codec(tmp_path)
     assert isinstance(codec, SnacCodec)
     codes = torch.randint(0, 32, (1, 7, 3))

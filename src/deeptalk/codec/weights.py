@@ -38,7 +38,7 @@ def save_codec(codec: Codec, folder: str | Path, *, dtype: torch.dtype | None = 
 
 
 def load_codec(folder: str | Path) -> Codec:
-    """Open a folder of ``save_codec`` or of a published SNAC model, ready to encode and decode.
+    """Open a folder of ``save_codec``, or one with SNAC's own configuration, ready to encode and decode.
 
     Raises ``CheckpointError`` where files are missing, damaged, of another format or don't fit the
     configuration.
@@ -130,7 +130,7 @@ def _from_dict(kind: type, given: dict[str, Any]) -> Any:
 
 
 def _filled(codec: PocketCodec | SnacCodec, folder: Path) -> PocketCodec | SnacCodec:
-    tensors = _read_tensors(folder, allow_published=isinstance(codec, SnacCodec))
+    tensors = _read_tensors(folder)
     module = codec.model if isinstance(codec, SnacCodec) else codec
     expected = module.state_dict()
     missing = sorted(n for n in set(expected) - set(tensors) if n.rsplit(".", 1)[-1] not in TRAINING_ONLY)
@@ -153,19 +153,16 @@ def _filled(codec: PocketCodec | SnacCodec, folder: Path) -> PocketCodec | SnacC
     return codec.eval()
 
 
-def _read_tensors(folder: Path, *, allow_published: bool) -> dict[str, Tensor]:
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
     path = folder / "model.safetensors"
     if path.is_file():
         try:
             return load_file(path)
         except SafetensorError as error:
             raise CheckpointError(f"{path} is damaged ({error}).") from error
-    published = folder / "pytorch_model.bin"
-    if published.is_file() and allow_published:
-        try:
-            return torch.load(published, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise CheckpointError(f"{published} can't be read as plain tensors ({error}).") from error
-    if published.is_file():
-        raise CheckpointError(f"{published} is a pickle, which can run code; only safetensors is opened.")
+    if (folder / "pytorch_model.bin").is_file():
+        raise CheckpointError(
+            f"{folder}/pytorch_model.bin is a pickle, which can run code; only safetensors is opened. "
+            "`deeptalk convert` makes a published SNAC model one."
+        )
     raise CheckpointError(f"{folder}: model.safetensors is missing.")
