@@ -299,6 +299,10 @@ def test_too_much_sound_is_dropped_and_the_rest_kept(thread: ModelThread):
         await client.send("input_audio_buffer.append", audio=sound(0.2))
         await client.send("input_audio_buffer.append", audio=sound(most))
         assert (await client.until(events.ERROR))["error"]["code"] == "input_audio_too_long"
+        content = [{"type": "input_audio", "audio": sound(most + 1)}]
+        item = {"type": "message", "role": "user", "content": content}
+        await client.send("conversation.item.create", item=item)
+        assert (await client.until(events.ERROR))["error"]["code"] == "input_audio_too_long"
         await client.send("input_audio_buffer.commit")
         assert (await client.answer())["usage"]["output_token_details"]["audio_tokens"] == 9
         await client.send("input_audio_buffer.append", audio=sound(0.2))

@@ -75,6 +75,7 @@ class RealtimeSession:
         self._longest_seconds = min(self._limits.utterance_seconds, thread.longest_seconds)
         self._detector: TurnDetector | None = None
         self._detect_anew()
+        self._audible: Response | None = None
         self._audible_until = 0.0
         self._owes_answer = False
         self._handlers: Mapping[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
@@ -208,13 +209,15 @@ class RealtimeSession:
 
     def _hear(self, samples: Tensor) -> None:
         """Sound of a turn that the client will commit."""
-        if self._num_heard + len(samples) > self._longest_seconds * HEARD_RATE:
-            raise ClientError(
-                "input_audio_too_long",
-                f"A turn has at most {self._longest_seconds:g} s of sound.",
-                param="audio",
-            )
+        self._check_length((self._num_heard + len(samples)) / HEARD_RATE)
         self._push(self._ear or self._open_ear(), samples)
+
+    def _check_length(self, seconds: float) -> None:
+        longest = self._longest_seconds
+        if seconds > longest:
+            raise ClientError(
+                "input_audio_too_long", f"A turn has at most {longest:g} s of sound.", param="audio"
+            )
 
     async def _follow(self, heard: Heard) -> None:
         """What the detector has found: turns begin, interrupt, go on, and are answered."""
@@ -236,16 +239,13 @@ class RealtimeSession:
 
     def _interrupt(self) -> None:
         """Stop the answer that is made or heard; the words up to here stay."""
-        response = self._response
-        if response is None or not (self.is_answering or self.is_audible):
-            return
         left_ms = 1000.0 * max(0.0, self._audible_until - self._now())
-        heard_ms = max(0.0, response.item.sound_ms - left_ms)
         self._audible_until = self._now()
-        if self.is_answering:
-            response.cancel("turn_detected", heard_ms=heard_ms)
-        else:
-            response.item.cut(heard_ms=heard_ms)
+        made = self._response if self.is_answering else None
+        if made is not None:
+            made.cancel("turn_detected", heard_ms=max(0.0, made.item.sound_ms - left_ms))
+        if left_ms and self._audible is not None and self._audible is not made:
+            self._audible.item.cut(heard_ms=max(0.0, self._audible.item.sound_ms - left_ms))
 
     def _push(self, ear: Ear, samples: Tensor) -> None:
         ear.push(samples)
@@ -319,10 +319,15 @@ class RealtimeSession:
 
     async def _create_item(self, event: dict[str, Any]) -> None:
         item, ears = read_item(event.get("item"), audio_in=self._settings.audio_in)
+        self._hear_all(ears)
         previous = self._conversation.add(item, after=event.get("previous_item_id"))
-        for ear in ears:
-            self._thread.hear(ear)
         await self._emit_item(item, previous)
+
+    def _hear_all(self, ears: list[Ear]) -> None:
+        """Have whole turns encoded."""
+        for ear in ears:
+            self._check_length(ear.backlog_seconds)
+            self._thread.hear(ear)
 
     async def _emit_item(self, item: Item, previous: str | None) -> None:
         await self._emit(events.ITEM_ADDED, previous_item_id=previous, item=item.to_json())
@@ -370,8 +375,7 @@ class RealtimeSession:
                 turns += self._conversation.get(each.get("id")).turns
                 continue
             item, ears = read_item(each, audio_in=self._settings.audio_in)
-            for ear in ears:
-                self._thread.hear(ear)
+            self._hear_all(ears)
             turns += item.turns
         return turns
 
@@ -446,6 +450,7 @@ class RealtimeSession:
             self._respond(self._settings, metadata=None, apart=None)
 
     def _note_sound(self, seconds: float) -> None:
+        self._audible = self._response
         self._audible_until = max(self._audible_until, self._now()) + seconds
 
     async def _cancel_response(self, event: dict[str, Any]) -> None:
