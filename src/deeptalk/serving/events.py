@@ -108,7 +108,7 @@ def to_beta(event: Mapping[str, Any]) -> dict[str, Any] | None:
     name = BETA_NAMES.get(event["type"], event["type"])
     if name is None:
         return None
-    plain = dict(event) | {"type": name}
+    plain: dict[str, Any] = {**event, "type": name}
     if "session" in plain:
         plain["session"] = flat(plain["session"])
     if "item" in plain:

@@ -274,10 +274,10 @@ class ModelThread:
         wanted = min(room, self.limits.context_positions)
         if size <= wanted:
             return turns
-        first = 1 if isinstance(turns[0], Said) and turns[0].role == "system" else 0
+        first = 1 if _is_of(turns[0], "system") else 0
         while request.may_forget and size > wanted and len(turns) > first + 1:
             size -= num_positions_of(self._engine, [turns.pop(first)])
-        while isinstance(turns[first], Said) and turns[first].role == "assistant":
+        while _is_of(turns[first], "assistant"):
             del turns[first]
         if num_positions_of(self._engine, turns) > room:
             raise ContextFullError(
@@ -356,6 +356,10 @@ class ModelThread:
     def _fail_answer(self, answering: _Answering, error: Exception) -> None:
         self._answering.remove(answering)
         _fail(answering.request, error)
+
+
+def _is_of(turn: Turn, role: str) -> bool:
+    return isinstance(turn, Said) and turn.role == role
 
 
 def _fail(request: Request, error: Exception) -> None:

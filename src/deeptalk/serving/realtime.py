@@ -342,9 +342,9 @@ class RealtimeSession:
         await self._emit(events.ITEM_DELETED, item_id=item.id)
 
     async def _truncate_item(self, event: dict[str, Any]) -> None:
-        place = {name: event.get(name) for name in ("item_id", "content_index", "audio_end_ms")}
-        self._conversation.truncate(**place)
-        await self._emit(events.ITEM_TRUNCATED, **place)
+        item_id, index, end_ms = (event.get(name) for name in ("item_id", "content_index", "audio_end_ms"))
+        self._conversation.truncate(item_id, content_index=index, audio_end_ms=end_ms)
+        await self._emit(events.ITEM_TRUNCATED, item_id=item_id, content_index=index, audio_end_ms=end_ms)
 
     # answers
 

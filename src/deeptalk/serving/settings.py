@@ -101,9 +101,11 @@ def merged(old: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(old)
     for key, value in given.items():
         before = result.get(key)
-        is_object = isinstance(value, dict) and isinstance(before, dict)
-        is_same_kind = is_object and ("type" not in value or value["type"] == before.get("type"))
-        result[key] = merged(before, value) if is_same_kind else value
+        if isinstance(value, dict) and isinstance(before, dict):
+            is_same_kind = "type" not in value or value["type"] == before.get("type")
+            result[key] = merged(before, value) if is_same_kind else value
+        else:
+            result[key] = value
     return result
 
 

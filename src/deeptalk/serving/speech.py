@@ -1,7 +1,7 @@
 """``/v1/audio/speech`` reads a text aloud, ``/v1/audio/transcriptions`` writes down what is said."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 
 from starlette.datastructures import UploadFile
@@ -117,7 +117,7 @@ async def _uploaded(request: HttpRequest, *, most: int) -> tuple[Float[Tensor, "
     """The sound of a form and how its words are wanted."""
     body = await read_body(request, most=most + FILE_WASTE)
 
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
