@@ -62,7 +62,8 @@ def _padded(states: Tensor, length: int) -> Tensor:
 
 def _filled_layers(cache: DynamicCache) -> list[Any]:
     """The layers that hold something; each must keep every position (no sliding window)."""
-    layers: list[Any] = [layer for layer in cache.layers if layer.is_initialized]
+    every: list[Any] = list(cache.layers)
+    layers = [layer for layer in every if layer.is_initialized]
     assert all(layer.keys.shape[-2] == layer.get_seq_length() for layer in layers)
     return layers
 
