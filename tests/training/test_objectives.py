@@ -394,4 +394,4 @@ def test_hearing_is_learnt(model: DeepTalk, dialogues: Batch):
     model.learn_hearing()
     fit(model, HEARING, heard(dialogues), steps=80)
     sums = HEARING.sums(model, heard(dialogues), generator=generator())
-    assert float(sums[-1] / 2) < 0.2
+    assert sums[-1].item() / 2 < 0.2
