@@ -102,7 +102,8 @@ def test_a_stage_goes_on_by_the_verb_that_trains():
 def test_a_stage_that_fails_names_its_log(done, monkeypatch, tmp_path):
     script = "import sys; print('no room on the disk'); sys.exit(1)"
     monkeypatch.setattr("deeptalk.cli.pipeline.command_of", lambda *_, **__: [sys.executable, "-c", script])
-    result = CliRunner().invoke(app, ["reproduce", "--root", str(tmp_path / "build"), "--no-evaluate"])
+    root = str(tmp_path / "build")
+    result = CliRunner().invoke(app, ["reproduce", "--root", root, "--no-evaluate", "--processes", "1"])
     assert result.exit_code == 2
     assert f"stage '{NAMES[0]}' failed (exit 1)" in " ".join(result.output.split())
     assert "no room" in (tmp_path / "build" / NAMES[0] / "train.log").read_text()
