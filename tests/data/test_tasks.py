@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from deeptalk.data.tasks import (
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.streams import IGNORE, TEXT, Kind, Row
 from deeptalk.streams.layout import num_encoder_frames, num_speech_frames
+from deeptalk.streams.prompt import NO_SPEECH
 
 TALK = dialogue("t", (QUESTIONS[0], ANSWERS[0]), (QUESTIONS[1], ANSWERS[1]))
 
@@ -86,7 +88,9 @@ def test_transcription_and_reading_aloud_and_repeating(context: TaskContext, dat
         assert _text(example, context) == f" {ANSWERS[2]}"
 
 
-@pytest.mark.parametrize("task", ["speech_to_speech", "speech_to_text", "text_to_text", "text_to_speech"])
+@pytest.mark.parametrize(
+    "task", ["speech_to_speech", "speech_to_text", "text_to_text", "text_as_heard", "text_to_speech"]
+)
 def test_a_plan_tells_the_positions_of_the_example(context: TaskContext, task: str) -> None:
     still = replace(context, reader=MelReader(context.reader.spec))
     for seed in range(12):
@@ -190,3 +194,29 @@ def test_reciting_learns_codes_from_the_text_stream_alone(context: TaskContext) 
     spoken = [i for i in answer if i < context.layout.vocab_size and i != context.layout.eos_id]
     assert context.tokenizer.decode(spoken).endswith(f" {ANSWERS[0]}")
     assert usable({"id": "r", "text": "never spoken"}, "recite", context) == "answer without codes"
+
+
+def test_text_as_heard_is_the_words_among_frames_that_say_nothing(context: TaskContext) -> None:
+    layout = context.layout
+    made = [_make(TALK, "text_as_heard", context, seed) for seed in range(40)]
+    assert all(not m.speech and not m.example.heard for m in made)
+    assert {_text(m.example, context) for m in made} == {f" {ANSWERS[0]} {ANSWERS[1]}"}
+    num_heard, num_right = 0, 0
+    for example in (m.example for m in made):
+        assert (example.speech_at == NO_SPEECH).all()
+        is_frame = (example.kind == Kind.SPEECH) & (example.grid[TEXT] != layout.text_aud)
+        assert (example.grid[1:, is_frame] == layout.pad_audio).all()
+        begins = (example.grid[1] == layout.boa).nonzero().flatten().tolist()
+        ends = ((example.grid[1] == layout.eoa) & (example.kind == Kind.SPEECH)).nonzero().flatten().tolist()
+        for begin, end in zip(begins, ends, strict=True):
+            ids = [i for i, _ in itertools.groupby(example.grid[TEXT, begin + 1 : end].tolist())]
+            words = [i for i in ids if i != layout.text_eot]
+            truth = [context.tokenizer.encode(f" {question}") for question in QUESTIONS[:2]]
+            pairs = [list(zip(words, t, strict=True)) for t in truth if len(t) == len(words)]
+            assert pairs or any(len(t) - len(words) < 4 for t in truth)  # letters in a row may be alike
+            if pairs:
+                num_heard += len(words)
+                num_right += max(sum(a == b for a, b in pair) for pair in pairs)
+    assert 0.9 < num_right / num_heard < 1.0
+    typed = sum(int((m.example.kind == Kind.TEXT).any()) for m in made)
+    assert 0 < typed < 30

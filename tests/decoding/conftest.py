@@ -38,6 +38,13 @@ def whole_model() -> DeepTalk:
     return build(replace(DeepTalkConfig.tiny(), encoder=EncoderConfig.tiny(mode="native"), mel=mel))
 
 
+@pytest.fixture(scope="session")
+def worded_model() -> DeepTalk:
+    """Its speech frames carry the words that they are like."""
+    config = DeepTalkConfig.tiny()
+    return build(replace(config, adapter=replace(config.adapter, levelled=True, worded=True)))
+
+
 @pytest.fixture
 def conversation(model: DeepTalk) -> Conversation:
     return Conversation(DecodingEngine(model), SineCodec(), options=OPTIONS)

@@ -39,7 +39,7 @@ def offline(model: DeepTalk, turn: Turn, mode: str, samples: Tensor | None = Non
 
 
 @pytest.mark.parametrize("size", [7777, 1600, 333])
-@pytest.mark.parametrize("kind", ["model", "whole_model"])
+@pytest.mark.parametrize("kind", ["model", "whole_model", "worded_model"])
 def test_listening_in_chunks_equals_listening_at_once(kind: str, size: int, request: pytest.FixtureRequest):
     model = request.getfixturevalue(kind)
     samples = noise(0.63)

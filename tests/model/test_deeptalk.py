@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -221,3 +222,40 @@ def test_parts_that_do_not_fit_are_refused(build: Build) -> None:
         build().split()
     with pytest.raises(ConfigError, match="lacks the key"):
         DeepTalkConfig.from_dict({})
+
+
+def test_worded_frames_are_the_text_that_they_say(build: Build) -> None:
+    plain = build()
+    config = replace(plain.config, adapter=replace(plain.config.adapter, worded=True))
+    model = DeepTalk(config).eval()
+    assert model.hearing is not None
+    said = torch.tensor([7, 250, 3])
+    with torch.no_grad():
+        model.hearing.log_scale.fill_(math.log(1e4))  # sure of what it hears
+        frames = model.text_table[said][None]
+        torch.testing.assert_close(model.add_words(frames), 2 * frames)
+        alone = model.add_words(frames, is_kept=torch.tensor([False]))
+        torch.testing.assert_close(alone, frames)
+        heard_as = model.embed(_columns(model, said))
+        speech = model.embed(
+            _columns(model, torch.full((3,), model.layout.text_aud)),
+            speech=alone,
+            speech_at=torch.arange(3)[None],
+        )
+        torch.testing.assert_close(speech, heard_as)
+        model.hearing.nothing.bias.fill_(1e5)  # sure that nothing is said
+        pause = model.embed(_columns(model, torch.full((3,), model.layout.text_eot)))
+        torch.testing.assert_close(model.add_words(frames, is_kept=torch.tensor([False])), pause)
+    assert torch.equal(plain.add_words(frames), frames)
+
+
+def _columns(model: DeepTalk, text: torch.Tensor) -> torch.Tensor:
+    grid = torch.full((1, model.layout.num_streams, len(text)), model.layout.pad_audio)
+    grid[0, TEXT] = text
+    return grid
+
+
+def test_words_need_fusion_by_sum() -> None:
+    config = DeepTalkConfig.tiny(fusion="mean8")
+    with pytest.raises(ConfigError, match="needs fusion 'sum', got 'mean8'"):
+        replace(config, adapter=replace(config.adapter, worded=True))

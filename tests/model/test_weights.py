@@ -13,6 +13,7 @@ from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.model.embedding import root_mean_square
 from deeptalk.model.encoder import EncoderConfig, SpeechEncoder
+from deeptalk.model.identity import model_hash
 from deeptalk.model.weights import load, load_encoder, save, save_encoder
 from deeptalk.streams import Batch
 
@@ -290,3 +291,22 @@ def test_a_levelled_adapter_is_saved_and_begins_at_the_size_of_text(
     rms = root_mean_square(fresh.text_table)
     assert fresh.adapter.level is not None
     assert fresh.adapter.level.tolist() == pytest.approx([rms] * len(fresh.adapter.level))
+
+
+def test_a_worded_adapter_keeps_what_hears_the_words(
+    tmp_path: Path, build: Build, tokenizer_path: Path, speech_batch: Batch
+) -> None:
+    plain = build()
+    config = replace(plain.config, adapter=replace(plain.config.adapter, levelled=True, worded=True))
+    model = DeepTalk(config).eval()
+    assert model.hearing is not None
+    torch.nn.init.normal_(model.hearing.nothing.weight)
+    save(model, tmp_path, tokenizer_path=tokenizer_path, provenance={})
+    loaded = load(tmp_path)
+    assert loaded.hearing is not None
+    with torch.no_grad():
+        assert torch.equal(loaded(speech_batch).logits.codec, model(speech_batch).logits.codec)
+        same = model_hash(model)
+        assert model_hash(loaded) == same
+        loaded.hearing.log_scale.add_(1.0)
+    assert model_hash(loaded) != same

@@ -395,3 +395,20 @@ def test_hearing_is_learnt(model: DeepTalk, dialogues: Batch):
     fit(model, HEARING, heard(dialogues), steps=80)
     sums = HEARING.sums(model, heard(dialogues), generator=generator())
     assert sums[-1].item() / 2 < 0.2
+
+
+def test_words_alone_tell_the_backbone_nothing_else(dialogues: Batch):
+    torch.manual_seed(0)
+    config = DeepTalkConfig.tiny()
+    adapter = dataclasses.replace(config.adapter, worded=True)
+    model = DeepTalk(dataclasses.replace(config, adapter=adapter)).eval()
+    alone = Supervised(words_alone=1.0)
+    with torch.no_grad():
+        usual = Supervised().sums(model, dialogues, generator=generator())
+        words = alone.sums(model, dialogues, generator=generator())
+        assert not torch.equal(usual[:-1], words[:-1])
+        model.adapter.body.down.weight.mul_(3.0)  # the same likeness, larger frames
+        assert not torch.allclose(Supervised().sums(model, dialogues, generator=generator())[:-1], usual[:-1])
+        torch.testing.assert_close(alone.sums(model, dialogues, generator=generator())[:-1], words[:-1])
+    with pytest.raises(ConfigError, match="words_alone is a share"):
+        Supervised(words_alone=1.5)

@@ -229,13 +229,14 @@ def check_tensors(folder: Path, model: PreTrainedModel, stored: Mapping[str, Sto
     expected = {name: tensor.numel() for name, tensor in model.state_dict().items()}
     missing = [name for name in expected if name not in sizes and name not in tied]
     unequal = [name for name, size in sizes.items() if size != expected[name]]
-    faults = [
-        f"{len(names)} {what} ({_some(names)})"
-        for what, names in (("missing", missing), ("of another size", unequal), ("without a place", foreign))
-        if names
-    ]
-    if faults:
-        raise CheckpointError(f"{folder} doesn't fit its {CONFIG}: tensors {'; '.join(faults)}.")
+    refuse_tensors(folder, {"missing": missing, "of another size": unequal, "without a place": foreign})
+
+
+def refuse_tensors(path: Path, faults: Mapping[str, Sequence[str]]) -> None:
+    """Raise ``CheckpointError`` where any tensors have a fault; the first few are named."""
+    told = [f"{len(names)} {what} ({_some(names)})" for what, names in faults.items() if names]
+    if told:
+        raise CheckpointError(f"{path} doesn't fit its {CONFIG}: tensors {'; '.join(told)}.")
 
 
 def _shard_names(folder: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from deeptalk.data.dataset import DialogueBatches, SourceLike, load_source
+from deeptalk.data.dataset import DialogueBatches, Source, load_source
 from deeptalk.data.library import AnswerLibrary, ClipLibrary, MelReader
 from deeptalk.data.tasks import TaskContext
 from deeptalk.errors import CheckpointError
@@ -12,7 +12,7 @@ from deeptalk.streams import Batch
 
 
 def open_batches(
-    model: DeepTalk, sources: Sequence[SourceLike], *, data: Path, num_positions: int, seed: int
+    model: DeepTalk, sources: Sequence[Source], *, data: Path, num_positions: int, seed: int
 ) -> Iterator[Batch]:
     """Endless batches from the sources' manifests in a folder that `deeptalk prepare` has filled."""
     if model.tokenizer is None:

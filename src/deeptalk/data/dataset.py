@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -23,33 +23,13 @@ from deeptalk.errors import DataError
 from deeptalk.streams import Batch, collate
 
 
-class SourceLike(Protocol):
-    """What a recipe says of a source: which manifest, for which task, how often."""
-
-    @property
-    def manifest(self) -> str:
-        """The manifest's name in the data folder, with or without `.jsonl`."""
-        ...
-
-    @property
-    def task(self) -> str:
-        """One of the tasks of `deeptalk.data.tasks`."""
-        ...
-
-    @property
-    def weight(self) -> float:
-        """Share of the samples, relative to the other sources."""
-        ...
-
-    @property
-    def only(self) -> tuple[str, ...]:
-        """Names of which a record must have one as category, source or family of facts; all if empty."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """A set of samples, the task they are used for, and how often it is drawn from."""
+    """A set of samples, the task they are used for, and how often it is drawn from.
+
+    `manifest` is its name in the data folder, with or without `.jsonl`; `weight` is relative to the other
+    sources; `only` keeps the records of these categories, sources, or families of facts.
+    """
 
     manifest: str
     task: str
@@ -67,7 +47,7 @@ class LoadedSource:
     rejects: Mapping[str, int]
 
 
-def load_source(source: SourceLike, folder: Path, context: TaskContext) -> LoadedSource:
+def load_source(source: Source, folder: Path, context: TaskContext) -> LoadedSource:
     """Read a source's manifest from the data folder and keep what its task can use."""
     kind = manifest_kind(source.task)
     task: TaskName = source.task  # type: ignore[assignment]  # manifest_kind has checked it

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from deeptalk.data.dataset import SourceLike
+from deeptalk.data.dataset import Source
 from deeptalk.data.library import codes_of_message
 from deeptalk.data.manifest import SIDES, Record, read_manifest
 from deeptalk.data.mixture import BatchStream, Draw, MixturePlan
@@ -102,9 +102,7 @@ class LoadedPairs:
     rejects: Mapping[str, int]
 
 
-def load_pairs(
-    source: SourceLike, folder: Path, *, layout: StreamLayout, reference: Reference
-) -> LoadedPairs:
+def load_pairs(source: Source, folder: Path, *, layout: StreamLayout, reference: Reference) -> LoadedPairs:
     """Read a source's pairs from the data folder.
 
     Raises:

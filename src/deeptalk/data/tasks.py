@@ -6,6 +6,7 @@
 | ``speech_to_text`` | speech, history mixed | text, all turns | text |
 | ``speech_to_speech`` | speech, history mixed | text and codes, last turn | speaker |
 | ``text_to_text`` | text | text, all turns | text |
+| ``text_as_heard`` | text, frame by frame as a ``worded`` model hears it | text, all turns | text |
 | ``text_to_speech`` | text | text and codes, last turn | speaker |
 | ``read_aloud`` | "Read this aloud: …" | the same words, with codes | speaker |
 | ``recite`` | nothing | text that is given, with codes | speaker |
@@ -33,6 +34,7 @@ TaskName = Literal[
     "speech_to_text",
     "speech_to_speech",
     "text_to_text",
+    "text_as_heard",
     "text_to_speech",
     "read_aloud",
     "recite",
@@ -89,7 +91,7 @@ def manifest_kind(task: str) -> Kind:
         return "sentence"
     if task in ("asr", "read_aloud", "recite"):
         return "recording"
-    return "text" if task == "text_to_text" else "dialogue"
+    return "text" if task in ("text_to_text", "text_as_heard") else "dialogue"
 
 
 def make_example(
@@ -148,6 +150,19 @@ def _plan_text(record: Mapping[str, Any], context: TaskContext, generator: np.ra
     return Plan(turns=tuple(_written(message) for message in record["messages"]), mode="text")
 
 
+def _plan_text_as_heard(
+    record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator
+) -> Plan:
+    """Facts of text reach the questions that are heard: most of the user's turns look like heard words."""
+    turns = (
+        _as_heard(message["text"], context, generator)
+        if message["role"] == "user" and generator.random() < _HEARD_SHARE
+        else _written(message)
+        for message in record["messages"]
+    )
+    return Plan(turns=tuple(turns), mode="text")
+
+
 def _plan_speech_to_text(
     record: Mapping[str, Any], context: TaskContext, generator: np.random.Generator
 ) -> Plan:
@@ -191,6 +206,7 @@ _PLANNERS: dict[TaskName, _Planner] = {
     "speech_to_text": _plan_speech_to_text,
     "speech_to_speech": _plan_speech_to_speech,
     "text_to_text": _plan_text,
+    "text_as_heard": _plan_text_as_heard,
     "text_to_speech": _plan_text_to_speech,
     "read_aloud": _plan_read_aloud,
     "recite": _plan_recite,
@@ -198,10 +214,31 @@ _PLANNERS: dict[TaskName, _Planner] = {
 }
 
 _PlannedTurn = tuple[Turn, Clip | None]
+_HEARD_SHARE, _HEARD_WRONG, _HEARD_TWICE = 0.85, 0.04, 0.3
+_FRAMES_PER_LETTER = (0.5, 1.0)
 
 
 def _written(message: Mapping[str, Any]) -> _PlannedTurn:
     return Turn(role=message["role"], text=message["text"]), None
+
+
+def _as_heard(text: str, context: TaskContext, generator: np.random.Generator) -> _PlannedTurn:
+    """Each id once or twice among frames that say nothing, as many as its letters take; a few are wrong."""
+    layout, tokenizer = context.layout, context.tokenizer
+    rate = generator.uniform(*_FRAMES_PER_LETTER)
+    nothing = layout.text_eot
+    heard = [nothing] * int(generator.integers(3))
+    for token in tokenizer.encode(layout.template.lead + text):
+        letters = sum(map(str.isalnum, tokenizer.decode([token])))
+        frames = [nothing] * max(1, round(letters * rate * generator.uniform(0.7, 1.3)))
+        at = int(generator.integers(len(frames)))
+        is_wrong = generator.random() < _HEARD_WRONG
+        frames[at] = int(generator.integers(layout.vocab_size)) if is_wrong else token
+        if at + 1 < len(frames) and generator.random() < _HEARD_TWICE:
+            frames[at + 1] = frames[at]
+        heard += frames
+    heard += [nothing] * int(generator.integers(3))
+    return Turn(role="user", text=text, num_speech_frames=len(heard), heard_as=tuple(heard)), None
 
 
 def _asked_aloud(record: Mapping[str, Any]) -> _PlannedTurn:

@@ -36,7 +36,7 @@ class SpeechFrames:
             self._waiting.append(samples)
             return samples.new_zeros(0, self._model.config.adapter.out_width)
         encoder, adapter = self._streams
-        return adapter.push(encoder.push(self._mel.push(samples)))
+        return self._model.add_words(adapter.push(encoder.push(self._mel.push(samples))))
 
     @torch.inference_mode()
     def finish(self) -> Float[Tensor, "U D"]:
@@ -44,7 +44,7 @@ class SpeechFrames:
         if self._streams is not None:
             encoder, adapter = self._streams
             rest = torch.cat([encoder.push(self._mel.finish()), encoder.finish()])
-            return torch.cat([adapter.push(rest), adapter.finish()])
+            return self._model.add_words(torch.cat([adapter.push(rest), adapter.finish()]))
         mel = log_mel(torch.cat([*self._waiting, torch.zeros(0)])[None], spec=self._model.mel)
         if not mel.shape[-1]:
             return mel.new_zeros(0, self._model.config.adapter.out_width)

@@ -23,7 +23,8 @@ class AdapterConfig:
 
     ``levelled`` frames are normalised to the size of text embeddings. The paper's are not: nothing holds a
     gated MLP's output down, and beside frames that are a thousand times as large as a token, what the
-    backbone's layers add to them is lost.
+    backbone's layers add to them is lost. To ``worded`` frames the model adds the text embeddings of the
+    words that they are like (`HearingHead`): not in the paper either. ``dropout`` is of what comes in.
     """
 
     kind: Literal["gated_mlp", "conv"] = "gated_mlp"
@@ -32,12 +33,16 @@ class AdapterConfig:
     hidden: int = 7168
     out_width: int = 2048
     levelled: bool = False
+    worded: bool = False
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"adapter.kind must be one of {', '.join(KINDS)}, got {self.kind!r}.")
         if self.stride not in STRIDES:
             raise ConfigError(f"adapter.stride must be 1, 2 or 4, got {self.stride}.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"adapter.dropout must be from 0 to below 1, got {self.dropout}.")
         for name in ("in_width", "hidden", "out_width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"adapter.{name} must be at least 1, got {getattr(self, name)}.")
@@ -112,7 +117,8 @@ class Adapter(nn.Module):
 
     def forward(self, frames: Float[Tensor, "N U2 D2"], lengths: Int[Tensor, " N"]) -> Float[Tensor, "N U D"]:
         """Speech frames as wide as the model; U = ceil(U2 / stride)."""
-        adapted = self.body(_zero_behind(frames, lengths), lengths)
+        frames = F.dropout(_zero_behind(frames, lengths), self.config.dropout, training=self.training)
+        adapted = self.body(frames, lengths)
         if self.level is not None:
             adapted = self.level * F.rms_norm(adapted, adapted.shape[-1:], eps=1e-6)
         return _zero_behind(adapted, self.lengths(lengths))

@@ -1,4 +1,4 @@
-"""Heads that only training needs: what an answer is saying while it speaks, and what a question has said.
+"""Heads that tell what an answer is saying while it speaks, and what a question has said.
 
 Axes: B batch, T positions, N clips, U speech frames, D model width, V text ids, S phones of a frame, P kinds
 of phones.

@@ -62,7 +62,7 @@ class DeepTalk(nn.Module):
         self.embedding = StreamEmbedding(config.layout, width=width, fusion=config.fusion)
         self.heads = Heads(config.layout, width=width)
         self.alignment: AlignmentHeads | None = None
-        self.hearing: HearingHead | None = None
+        self.hearing = HearingHead(width) if config.adapter.worded else None
         if not self.text_table.is_meta:
             self.embedding.initialise(rms=root_mean_square(self.text_table))
             if config.adapter.levelled:
@@ -115,12 +115,14 @@ class DeepTalk(nn.Module):
     ) -> BackboneOutput:
         """The states below the heads, for a loss that needs logits at a few positions only.
 
-        ``speech`` are the batch's speech frames where the caller has them from `speech_frames`. Of a
+        ``speech`` are the batch's speech frames where the caller has them from `add_words`. Of a
         lossless model, audio positions may choose copies, by kind and row alone where no groups are given.
         """
         if groups is None and self.config.is_lossless:
             groups = is_audio(batch.kind, batch.row).long()
-        speech = self.speech_frames(batch) if speech is None else speech
+        if speech is None:
+            frames = self.speech_frames(batch)
+            speech = None if frames is None else self.add_words(frames)
         x = self.embed(batch.grid, speech=speech, speech_at=batch.speech_at)
         return self.backbone(x, mask=batch.mask, groups=groups, router_mask=router_mask, collect=collect)
 
@@ -139,11 +141,22 @@ class DeepTalk(nn.Module):
     ) -> Float[Tensor, "N U D"]:
         """Speech frames of log-mel clips; ``lengths`` counts mel frames."""
         encoded = self.encoder(mel, lengths)
-        return self.adapter(encoded.frames, encoded.lengths)
+        return self.add_words(self.adapter(encoded.frames, encoded.lengths))
 
-    def adapt(self, encoded: Float[Tensor, "N U2 D2"], lengths: Int[Tensor, " N"]) -> Float[Tensor, "N U D"]:
-        """Speech frames of cached encoder output; ``lengths`` counts encoder frames."""
-        return self.adapter(encoded.to(next(self.adapter.parameters()).dtype), lengths)
+    def add_words(
+        self, frames: Float[Tensor, "*N U D"], *, is_kept: Bool[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "*N U D"]:
+        """What the adapter gives as the backbone reads it: the same, unless the adapter is ``worded``.
+
+        Then the text embeddings of what each frame may say, weighted by its probability, are added; the row
+        of EOT stands for nothing said. Of clips that ``is_kept`` leaves out, the backbone gets these alone.
+        """
+        if self.hearing is None or not self.config.adapter.worded:
+            return frames
+        likely = self.hearing.log_probs(frames, self.text_table).exp().to(frames.dtype)
+        pause = self.embedding.text_extra[self.layout.text_eot - self.layout.vocab_size]
+        words = likely[..., :-1] @ self.text_table + likely[..., -1:] * pause
+        return words + (frames if is_kept is None else frames * is_kept[:, None, None])
 
     def learn_alignment(
         self, *, word_layer: int, phone_layer: int, num_phones: int, phones_per_frame: int
@@ -160,8 +173,9 @@ class DeepTalk(nn.Module):
         self.config = replace(self.config, adapter=self.adapter.config)
 
     def learn_hearing(self) -> None:
-        """Add the `HearingHead` over the adapter; it is never saved."""
-        self.hearing = HearingHead(self.backbone.hidden_size)
+        """Add the `HearingHead` over the adapter; it is saved where the adapter is ``worded``."""
+        if self.hearing is None:
+            self.hearing = HearingHead(self.backbone.hidden_size)
 
     def forget_codes(self) -> None:
         """Start anew with all codes, whose codec is another one now; boundaries, modes and voices stay."""
@@ -221,11 +235,13 @@ class DeepTalk(nn.Module):
         return table
 
     def speech_frames(self, batch: Batch) -> Float[Tensor, "N U D"] | None:
-        """The speech of a batch as the backbone reads it, None where it has none."""
+        """What the adapter makes of a batch's speech, None where it has none; `add_words` comes next."""
         if batch.mel is not None:
-            return self.encode_speech(batch.mel, batch.speech_lengths)
+            encoded = self.encoder(batch.mel, batch.speech_lengths)
+            return self.adapter(encoded.frames, encoded.lengths)
         if batch.encoded is not None:
-            return self.adapt(batch.encoded, batch.speech_lengths)
+            encoded = batch.encoded.to(next(self.adapter.parameters()).dtype)
+            return self.adapter(encoded, batch.speech_lengths)
         return None
 
     def _check_parts(self) -> None:

@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError, safe_open
 
+from deeptalk.backbone.checkpoint import refuse_tensors
 from deeptalk.errors import CheckpointError
 from deeptalk.shapes import Tensor
 
@@ -159,13 +160,7 @@ def _compare(
         for name in sorted(expected.keys() & found.keys())
         if found[name] != expected[name]
     ]
-    faults = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
-        for what, names in (("missing", missing), ("not expected", unknown), ("of another shape", wrong))
-        if names
-    ]
-    if faults:
-        raise CheckpointError(f"{path} doesn't fit its {CONFIG}: tensors {'; '.join(faults)}.")
+    refuse_tensors(path, {"missing": missing, "not expected": unknown, "of another shape": wrong})
 
 
 def as_stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -112,7 +112,7 @@ class StreamLayout:
 
     @property
     def text_eot(self) -> int:
-        """End of turn; used only by converted checkpoints."""
+        """End of turn in converted checkpoints; in speech that is ``worded``, nothing said."""
         return self.vocab_size
 
     @property

@@ -29,7 +29,8 @@ READ_ALOUD = "Read this aloud: {text}"
 class Turn:
     """One turn of a dialogue: text, or for the user ``num_speech_frames`` adapter frames of speech.
 
-    Speech may come with its text, which the model is not shown: it is what training says was heard.
+    Speech may come with its text, which the model is not shown: it is what training says was heard. Instead
+    of sound, a user's turn of as many frames may hold the text id that each is ``heard_as``.
     ``codes`` (without delay), ``speaker`` and ``said`` belong to an assistant's turn that was recorded; the
     latter is the number of the word that each frame says, and its phones.
     """
@@ -37,6 +38,7 @@ class Turn:
     role: Literal["system", "user", "assistant"]
     text: str | None = None
     num_speech_frames: int | None = None
+    heard_as: tuple[int, ...] | None = None
     codes: Int[Tensor, "L Q"] | None = None
     said: Int[Tensor, "L S"] | None = None
     speaker: str | None = None
@@ -49,6 +51,10 @@ class Turn:
                 raise DataError(f"A turn of the {self.role} needs text or speech.")
         elif self.role != "user" or self.num_speech_frames < 1:
             raise DataError("Speech of at least one frame may come in the user's turns only.")
+        if self.heard_as is not None and len(self.heard_as) != self.num_speech_frames:
+            raise DataError(
+                f"heard_as needs {self.num_speech_frames} ids, one for each frame, got {len(self.heard_as)}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -95,11 +101,15 @@ class _Columns:
         self.kind += [int(kind)] * len(ids)
         self.speech_at += [NO_SPEECH] * len(ids)
 
-    def add_speech(self, num_frames: int) -> None:
+    def add_speech(self, num_frames: int, heard_as: Sequence[int] | None = None) -> None:
         start, size = len(self.text), num_frames + 2
         self.audio += [(start, self.layout.boa), (start + size - 1, self.layout.eoa)]
-        self.text += [self.layout.text_aud] * size
         self.kind += [int(Kind.SPEECH)] * size
+        if heard_as is not None:
+            self.text += [self.layout.text_aud, *heard_as, self.layout.text_aud]
+            self.speech_at += [NO_SPEECH] * size
+            return
+        self.text += [self.layout.text_aud] * size
         frames = range(self.num_frames, self.num_frames + num_frames)
         self.speech_at += [NO_SPEECH, *frames, NO_SPEECH]
         self.num_frames += num_frames
@@ -189,7 +199,9 @@ def encode_dialogue(
         row=row_of(mode),
         said=None if codes is None else _placed_said(answer, columns, tokenizer, layout),
         heard=tuple(
-            _user_ids(turn, tokenizer, layout) for turn in turns if turn.num_speech_frames is not None
+            _user_ids(turn, tokenizer, layout)
+            for turn in turns
+            if turn.num_speech_frames is not None and turn.heard_as is None
         ),
     )
 
@@ -237,7 +249,7 @@ def _write_history(
         before, after = layout.template.around(turn.role)
         columns.add_text(tokenizer.encode(before) if before else [], Kind.TEMPLATE)
         if turn.num_speech_frames is not None:
-            columns.add_speech(turn.num_speech_frames)
+            columns.add_speech(turn.num_speech_frames, turn.heard_as)
         elif turn.role == "assistant":
             columns.add_text(_answer_ids(turn, tokenizer, layout), Kind.TEXT)
         else:

@@ -74,4 +74,5 @@ class DialoguePart:
 
     def tiny(self) -> "DialoguePart":
         """Fits the tiny encoder and the tiny backbone."""
-        return replace(self, adapter=AdapterConfig.tiny(), mel=MelSpec.tiny())
+        forms = {"levelled": self.adapter.levelled, "worded": self.adapter.worded}
+        return replace(self, adapter=replace(AdapterConfig.tiny(), **forms), mel=MelSpec.tiny())

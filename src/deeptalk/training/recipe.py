@@ -7,25 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from deeptalk.data.dataset import Source
 from deeptalk.errors import ConfigError
 from deeptalk.experts import Routing
 from deeptalk.experts.load import Normalisation, Positions
 from deeptalk.training.objective import Objective
 from deeptalk.training.optim import AdamW
 from deeptalk.training.schedule import Cosine
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """A set of samples, the task they are used for, and how often it is drawn from.
-
-    `only` keeps the records of these categories, sources, or families of facts.
-    """
-
-    manifest: str
-    task: str
-    weight: float = 1.0
-    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -39,6 +39,7 @@ class Supervised:
     this, are codes of chance: what follows must come from the text, as a decoded answer reads its own errors.
     With `hearing_weight` the speech frames behind the adapter learn to be like the text embeddings of what is
     said, by connectionist temporal classification: what the backbone knows from text, speech then reaches.
+    Of a share of `words_alone` of the clips, a ``worded`` model reads the words that it heard and no frames.
     `router_mask` is no setting: the run fills it in from partition and routing.
     """
 
@@ -48,6 +49,7 @@ class Supervised:
     balance_weight: float = 0.0
     code_noise: float = 0.0
     hearing_weight: float = 0.0
+    words_alone: float = 0.0
     alignment: Alignment | None = None
     reduction: Reduction = "head_mean"
     router_mask: RouterMask | None = field(
@@ -57,6 +59,8 @@ class Supervised:
     def __post_init__(self) -> None:
         if not 0.0 <= self.code_noise <= 1.0:
             raise ConfigError(f"code_noise is a share from 0 to 1, got {self.code_noise}.")
+        if not 0.0 <= self.words_alone <= 1.0:
+            raise ConfigError(f"words_alone is a share from 0 to 1, got {self.words_alone}.")
 
     def tiny(self) -> "Supervised":
         """The same loss of a backbone with three layers."""
@@ -106,13 +110,17 @@ class Supervised:
             batch = disturb_codes(
                 batch, most=self.code_noise, codebook_size=model.layout.codebook_size, generator=generator
             )
-        speech = model.speech_frames(batch)
+        frames = model.speech_frames(batch)
+        speech = None
+        if frames is not None:
+            chance = torch.rand(len(frames), generator=generator, device=frames.device)
+            speech = model.add_words(frames, is_kept=chance >= self.words_alone)
         output = self._run(model, batch, collect=self.balance_weight > 0, speech=speech)
         sums = stream_sums(output.hidden, (model.backbone.lm_head, *model.heads.codec), batch.labels)
         balance = sums.new_zeros(())
         if output.router is not None:
             balance = sequence_balance_loss(output.router, batch.mask) * len(batch.mask)
-        heard = [_heard_sum(model, batch, speech)[None]] if self.hearing_weight else []
+        heard = [_heard_sum(model, batch, frames)[None]] if self.hearing_weight else []
         said = [] if self.alignment is None else [_said_sums(self.alignment, model, output, batch)]
         return torch.cat([sums, balance[None], *heard, *said])
 
@@ -124,7 +132,7 @@ class Supervised:
 
     def measures(self, model: DeepTalk, batch: Batch) -> Mapping[str, Measure]:
         """Rows with an exact text, and codes of the first codebook that are the likeliest."""
-        hidden = self._run(model, batch, collect=False, speech=model.speech_frames(batch)).hidden
+        hidden = self._run(model, batch, collect=False, speech=None).hidden
         figures = {"exact_text": exact_rows(model.backbone.lm_head, hidden, batch.labels[:, TEXT])}
         chosen = batch.labels[:, 1] != IGNORE
         if chosen.any():
