@@ -88,6 +88,8 @@ async def speak(client: Client, *parts: torch.Tensor) -> None:
 def test_turns_are_answered_and_barge_in_cuts(thread: ModelThread):
     """With a clock that stands still, all that was sent is still to be heard when the user breaks in."""
     clock = [0.0]
+    counted = ("deeptalk_barge_ins_total", "deeptalk_backchannels_ignored_total")
+    before = [thread.metrics.total(name) for name in counted]
 
     async def main() -> None:
         async with Client(thread, now=lambda: clock[0]) as client:
@@ -120,6 +122,7 @@ def test_turns_are_answered_and_barge_in_cuts(thread: ModelThread):
             assert not client.of(events.ERROR)
 
     asyncio.run(main())
+    assert [thread.metrics.total(name) - old for name, old in zip(counted, before, strict=True)] == [1, 1]
 
 
 def test_no_delta_follows_the_start_of_speech(still: ModelThread):

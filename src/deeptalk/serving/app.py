@@ -12,6 +12,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from deeptalk.serving.chat import chat_route
+from deeptalk.serving.metrics import CONTENT_TYPE
 from deeptalk.serving.security import Guard, Security, error_body
 from deeptalk.serving.service import Service
 from deeptalk.serving.speech import speech_route, transcription_route
@@ -32,6 +33,9 @@ def create_app(service: Service, security: Security) -> Guard:
 
     async def ready(request: Request) -> Response:
         return _status(service.is_ready)
+
+    async def metrics(request: Request) -> Response:
+        return Response(service.metrics.render(service.gauges()), media_type=CONTENT_TYPE)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -59,9 +63,10 @@ def create_app(service: Service, security: Security) -> Guard:
         Route("/v1/audio/transcriptions", transcription_route(service), methods=["POST"]),
         Route("/health", health),
         Route("/ready", ready),
+        Route("/metrics", metrics),
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error})
-    return Guard(app, security)
+    return Guard(app, security, on_refusal=service.note_reject)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -49,7 +49,8 @@ def error_response(error: Exception) -> Response:
         body = error_body(str(error), code=error.code, param=error.param)
         return JSONResponse(body, status_code=error.status)
     if isinstance(error, FullError | BusyError):
-        body = error_body("The server is busy: try again in a moment.", code="server_busy", is_ours=True)
+        code = error.code if isinstance(error, FullError) else "server_busy"
+        body = error_body(str(error), code=code, is_ours=True)
         return JSONResponse(body, status_code=503, headers={"retry-after": "1"})
     if isinstance(error, DeepTalkError):
         codes = {AudioError: "invalid_audio", ContextFullError: "context_length_exceeded"}
@@ -95,9 +96,14 @@ class Answering:
         outlet = self._service.thread.new_outlet()
         self._outlets.append(outlet)
         self._service.thread.ask(Request(turns=turns, mode=mode, options=options, outlet=outlet, seed=seed))
-        async for piece in outlet.pieces():
-            yield piece
-        assert outlet.ended is not None
+        status = "cancelled"
+        try:
+            async for piece in outlet.pieces():
+                yield piece
+            assert outlet.ended is not None
+            status = outlet.ended.status
+        finally:
+            self._service.metrics.count("deeptalk_turns_total", status)
         if outlet.ended.error is not None:
             raise outlet.ended.error
         yield outlet.ended
@@ -112,10 +118,8 @@ class Answering:
 
 @asynccontextmanager
 async def hold(service: Service) -> AsyncIterator[Answering]:
-    """A slot for HTTP answers, waited for in the queue; ``not_ready`` (503) while the server isn't."""
-    if not service.is_ready:
-        raise ClientError("not_ready", "The server is starting or going down.", status=503)
-    async with service.admission.slot(may_wait=True):
+    """A slot for HTTP answers, waited for in the queue; FullError where there is none."""
+    async with service.slot(may_wait=True):
         answering = Answering(service)
         try:
             yield answering

@@ -1,6 +1,6 @@
 """The cache of one conversation, kept in step with its turns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from deeptalk.decoding import DecodingEngine, History
@@ -20,11 +20,11 @@ class Memory:
 
     Turns are given whole each time. What the cache holds of them already stays, what no longer fits is cut
     off, so a truncated, deleted or inserted turn costs what comes after it and the result is always that of
-    reading the turns from the start.
+    reading the turns from the start. ``on_read`` is told how many positions were read.
     """
 
-    def __init__(self, engine: DecodingEngine) -> None:
-        self._engine = engine
+    def __init__(self, engine: DecodingEngine, on_read: Callable[[int], None] = lambda count: None) -> None:
+        self._engine, self._on_read = engine, on_read
         self._history = engine.new_history()
         self._turns: list[_Remembered] = []
 
@@ -95,6 +95,7 @@ class Memory:
             speech=speech,
             speech_at=None if speech is None else speech_at,
         )
+        self._on_read(count)
 
 
 def num_positions_of(engine: DecodingEngine, turns: Sequence[Turn]) -> int:

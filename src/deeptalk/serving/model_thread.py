@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, Full, Queue
 from threading import Event, Thread
+from weakref import WeakSet
 
 from deeptalk.decoding import DecodingOptions, DialogueState, Limits, LoadedModel
 from deeptalk.decoding.speech import Voicing
@@ -18,6 +19,7 @@ from deeptalk.errors import DeepTalkError
 from deeptalk.model.encoder import MEL_FRAMES_PER_FRAME
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.memory import Memory, num_positions_of
+from deeptalk.serving.metrics import Metrics
 from deeptalk.serving.outlet import Ended, Outlet, Piece
 from deeptalk.serving.turns import Ear, Said, Turn, opening_of, tokenizer_of
 from deeptalk.streams.layout import row_of
@@ -78,7 +80,10 @@ class _Hearing:
 
 
 class ModelThread:
-    """Sessions hand over what they want; it is done between two steps. Public methods are for any thread."""
+    """Sessions hand over what they want; it is done between two steps. Public methods are for any thread.
+
+    Memories and outlets are made, and gauges taken, on one thread: the event loop's.
+    """
 
     def __init__(
         self, loaded: LoadedModel, *, limits: ServerLimits, now: Callable[[], float] = time.monotonic
@@ -87,7 +92,10 @@ class ModelThread:
         self._engine, self._now = loaded.engine, now
         self._tokenizer = tokenizer_of(loaded.engine)
         self._max_positions: int = loaded.model.backbone.model.config.max_position_embeddings
-        self._commands: Queue[Request | _Hearing] = Queue(limits.max_commands)
+        self.metrics = Metrics()
+        self._memories: WeakSet[Memory] = WeakSet()
+        self._outlets: WeakSet[Outlet] = WeakSet()
+        self._commands: Queue[_Waiting | _Hearing] = Queue(limits.max_commands)
         self._wake = Event()
         self._is_stopping = False
         self._is_ready = False
@@ -137,16 +145,41 @@ class ModelThread:
 
     def new_memory(self) -> Memory:
         """The cache of a new conversation."""
-        return Memory(self._engine)
+
+        def note_positions(count: int) -> None:
+            self.metrics.count("deeptalk_prefill_positions_total", by=count)
+
+        memory = Memory(self._engine, note_positions)
+        self._memories.add(memory)
+        return memory
 
     def new_outlet(self) -> Outlet:
         """Where the pieces of an answer will come out, on the running event loop."""
-        rate = self.loaded.codec.sample_rate
-        return Outlet(sample_rate=rate, limits=self.limits, on_room=self._wake.set)
+        asked_at = self._now()
+
+        def note_first_sound() -> None:
+            self.metrics.observe("deeptalk_server_ttfa_seconds", self._now() - asked_at)
+
+        outlet = Outlet(
+            sample_rate=self.loaded.codec.sample_rate,
+            limits=self.limits,
+            on_room=self._wake.set,
+            on_first_sound=note_first_sound,
+        )
+        self._outlets.add(outlet)
+        return outlet
+
+    def gauges(self) -> dict[str, float]:
+        """How full caches and queues are at the moment, by the names of ``METRICS``."""
+        return {
+            "deeptalk_cache_positions_used": sum(memory.num_positions for memory in self._memories),
+            "deeptalk_cache_positions_limit": self._max_positions * self.limits.max_sessions,
+            "deeptalk_out_queue_seconds": max((each.waiting_seconds for each in self._outlets), default=0.0),
+        }
 
     def ask(self, request: Request) -> None:
         """Have a request answered; BusyError where too many wait."""
-        self._hand_over(request)
+        self._hand_over(_Waiting(request=request, memory=request.memory or self.new_memory()))
 
     def hear(self, ear: Ear, memory: Memory | None = None, before: Sequence[Turn] = ()) -> None:
         """Encode what an ear is given, and read it behind the turns ``before`` while nothing is answered."""
@@ -156,10 +189,11 @@ class ModelThread:
         """Something has changed: an ear has samples."""
         self._wake.set()
 
-    def _hand_over(self, command: Request | _Hearing) -> None:
+    def _hand_over(self, command: _Waiting | _Hearing) -> None:
         try:
             self._commands.put_nowait(command)
         except Full as full:
+            self.metrics.count("deeptalk_rejects_total", "server_busy")
             raise BusyError("The server is busy: try again in a moment.") from full
         self._wake.set()
 
@@ -207,8 +241,7 @@ class ModelThread:
             if isinstance(command, _Hearing):
                 self._ears.append(command)
             else:
-                memory = command.memory or Memory(self._engine)
-                self._waiting.append(_Waiting(request=command, memory=memory))
+                self._waiting.append(command)
 
     def _hear(self) -> bool:
         """Encode some sound of one ear and read it; ears take turns."""
@@ -260,7 +293,7 @@ class ModelThread:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
             waiting.memory.clear()
-            _fail(waiting.request, error)
+            self._fail(waiting.request, error)
 
     def _fitting(self, request: Request) -> list[Turn]:
         """The turns; the oldest are left out where the answer would not fit behind them."""
@@ -308,12 +341,15 @@ class ModelThread:
         running = [each for each in self._answering if not each.request.outlet.is_paused]
         if not running:
             return False
+        began = self._now()
         try:
             frames = self._engine.step_together([each.state for each in running])
         except Exception as error:
             for answering in running:
                 self._fail_answer(answering, error)
             return True
+        self.metrics.observe("deeptalk_step_seconds", self._now() - began)
+        self.metrics.observe("deeptalk_batch_rows", len(running))
         for answering, frame in zip(running, frames, strict=True):
             try:
                 piece = answering.voicing.take(frame, answering.state.answers[0])
@@ -351,19 +387,19 @@ class ModelThread:
         self._answering.clear()
         _logger.error("A tick failed: %s", type(error).__name__, exc_info=error)
         for request in requests:
-            _fail(request, error)
+            self._fail(request, error)
 
     def _fail_answer(self, answering: _Answering, error: Exception) -> None:
         self._answering.remove(answering)
-        _fail(answering.request, error)
+        self._fail(answering.request, error)
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        """Tell the session; what is no mistake of the caller goes to the log, without what was said."""
+        if not isinstance(error, DeepTalkError):
+            _logger.error("An answer failed: %s", type(error).__name__, exc_info=error)
+            self.metrics.count("deeptalk_engine_faults_total")
+        request.outlet.put(Ended(reason="interrupted", error=error))
 
 
 def _is_of(turn: Turn, role: str) -> bool:
     return isinstance(turn, Said) and turn.role == role
-
-
-def _fail(request: Request, error: Exception) -> None:
-    """Tell the session; what is no mistake of the caller goes to the log, without what was said."""
-    if not isinstance(error, DeepTalkError):
-        _logger.error("An answer failed: %s", type(error).__name__, exc_info=error)
-    request.outlet.put(Ended(reason="interrupted", error=error))

@@ -32,19 +32,33 @@ class Ended:
     num_frames: int = 0
     error: Exception | None = None
 
+    @property
+    def status(self) -> str:
+        """The reason in the words of the Realtime protocol, of an answer that nobody has cancelled."""
+        return {"stop": "completed", "length": "incomplete", "interrupted": "failed"}[self.reason]
+
 
 class Outlet:
     """The pieces of one answer. ``put`` is for the model thread, ``cancel`` for any, the rest for the loop.
 
-    ``on_room`` is called when an answer that had to pause may go on, and when it is cancelled.
+    ``on_room`` is called when an answer that had to pause may go on, and when it is cancelled;
+    ``on_first_sound`` when the first piece that has samples is fetched.
     """
 
-    def __init__(self, *, sample_rate: int, limits: ServerLimits, on_room: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        sample_rate: int,
+        limits: ServerLimits,
+        on_room: Callable[[], None],
+        on_first_sound: Callable[[], None] = lambda: None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._lock = Lock()
         self._pieces: deque[Piece | Ended] = deque()
         self._sample_rate, self._limits, self._on_room = sample_rate, limits, on_room
+        self._on_first_sound, self._has_sounded = on_first_sound, False
         self._num_samples = 0
         self._is_paused = False
         self._is_cancelled = False
@@ -92,6 +106,9 @@ class Outlet:
             elif piece is None:
                 await self._news.wait()
             elif not self._is_cancelled:
+                if len(piece.samples) and not self._has_sounded:
+                    self._has_sounded = True
+                    self._on_first_sound()
                 yield piece
 
     def _next(self) -> Piece | Ended | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +20,8 @@ from deeptalk.serving.settings import Settings, merged, new_session, read_settin
 from deeptalk.serving.turns import HEARD_RATE, Ear, Said, Turn
 from deeptalk.serving.wire import ClientError, parse_base64, parse_json
 from deeptalk.shapes import Tensor
+
+_logger = logging.getLogger(__name__)
 
 SHORTEST_SECONDS = 0.1
 MAX_ERRORS, ERROR_SECONDS = 20, 10.0
@@ -224,11 +227,14 @@ class RealtimeSession:
         detection = self._settings.turn_detection
         assert detection is not None
         if heard.kind == "started":
-            if detection.interrupt_response:
+            if detection.interrupt_response and (self.is_audible or self.is_answering):
                 self._interrupt()
+                self._thread.metrics.count("deeptalk_barge_ins_total")
             self._turn_id = new_id("item")
             await self._emit(events.SPEECH_STARTED, audio_start_ms=heard.at_ms, item_id=self._turn_id)
             self._push(self._open_ear(), heard.samples)
+        elif heard.kind == "backchannel":
+            self._thread.metrics.count("deeptalk_backchannels_ignored_total")
         elif heard.kind == "sound" and self._ear is not None:
             self._push(self._ear, heard.samples)
         elif heard.kind == "stopped" and self._ear is not None:
@@ -432,8 +438,9 @@ class RealtimeSession:
 
     async def _send_answer(self, response: Response, previous: str | None) -> None:
         """Send an answer to its end; where that fails, ``failed`` tells whoever holds the socket."""
+        began = self._now()
         try:
-            await response.run(self._emit, previous_item_id=previous)
+            self._tell_of(await response.run(self._emit, previous_item_id=previous), began=began)
         except Exception as error:
             response.outlet.cancel()
             if not self.failed.done():
@@ -441,6 +448,13 @@ class RealtimeSession:
         if self._owes_answer and not self.failed.done():
             self._owes_answer = False
             self._respond(self._settings, metadata=None, apart=None)
+
+    def _tell_of(self, done: Mapping[str, Any], *, began: float) -> None:
+        """Count an answer that has ended, and log it without anything that was said."""
+        self._thread.metrics.count("deeptalk_turns_total", done["status"])
+        ids = {"session": self._session["id"], "response": done["id"], "status": done["status"]}
+        times = {"seconds": round(self._now() - began, 3), "usage": done["usage"]}
+        _logger.info("turn %s", json.dumps(ids | times))
 
     def _answer_soon(self) -> None:
         """Answer now, or when the answer that is being sent has ended."""
@@ -450,6 +464,8 @@ class RealtimeSession:
             self._respond(self._settings, metadata=None, apart=None)
 
     def _note_sound(self, seconds: float) -> None:
+        if seconds and self._audible is self._response and not self.is_audible:
+            self._thread.metrics.count("deeptalk_underruns_total")
         self._audible = self._response
         self._audible_until = max(self._audible_until, self._now()) + seconds
 

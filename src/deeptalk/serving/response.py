@@ -65,8 +65,8 @@ class Response:
             self.item.heard_ms = sent if heard_ms is None else min(sent, heard_ms)
         self.outlet.cancel()
 
-    async def run(self, emit: Emit, *, previous_item_id: str | None) -> None:
-        """Send the answer; ``response.done`` leaves exactly once, whatever happens."""
+    async def run(self, emit: Emit, *, previous_item_id: str | None) -> dict[str, Any]:
+        """Send the answer; ``response.done`` leaves exactly once, whatever happens. What it has told."""
         item, place = self.item, {"response_id": self.id, "output_index": 0}
         await emit(events.RESPONSE_CREATED, response=self.to_json("in_progress"))
         begun = item.to_json(status="in_progress") | {"content": []}
@@ -87,7 +87,9 @@ class Response:
         await emit(events.PART_DONE, **part_place, part=self._part(item.said))
         await emit(events.OUTPUT_ITEM_DONE, **place, item=item.to_json())
         await emit(events.ITEM_DONE, previous_item_id=previous_item_id, item=item.to_json())
-        await emit(events.RESPONSE_DONE, response=self.to_json(status, ended))
+        done = self.to_json(status, ended)
+        await emit(events.RESPONSE_DONE, response=done)
+        return done
 
     async def _send_pieces(self, emit: Emit, place: dict[str, Any]) -> None:
         words = events.TRANSCRIPT_DELTA if self._settings.speaks else events.TEXT_DELTA
@@ -129,11 +131,7 @@ class Response:
         return {"type": "text", "text": text}
 
     def _status(self, ended: Ended) -> str:
-        if self.is_cancelled:
-            return "cancelled"
-        if ended.reason == "interrupted":
-            return "failed"
-        return "incomplete" if ended.reason == "length" else "completed"
+        return "cancelled" if self.is_cancelled else ended.status
 
     def _details(self, status: str, ended: Ended) -> dict[str, Any] | None:
         if status == "cancelled":

@@ -77,14 +77,17 @@ def authorize(scope: Scope, security: Security) -> Refusal | None:
 class Guard:
     """Raw ASGI around an application: nothing that is refused reaches it."""
 
-    def __init__(self, app: App, security: Security) -> None:
-        self.app, self._security = app, security
+    def __init__(
+        self, app: App, security: Security, *, on_refusal: Callable[[str], None] = lambda code: None
+    ) -> None:
+        self.app, self._security, self._on_refusal = app, security, on_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what may come in, and answer the rest."""
         if scope["type"] in ("http", "websocket"):
             refusal = authorize(scope, self._security)
             if refusal is not None:
+                self._on_refusal(refusal.code)
                 await refuse(scope, receive, send, refusal)
                 return
         await self.app(scope, receive, send)

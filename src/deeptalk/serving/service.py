@@ -3,15 +3,24 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from deeptalk.serving.limits import ServerLimits
+from deeptalk.serving.metrics import process_gauges
 from deeptalk.serving.model_thread import ModelThread
 from deeptalk.serving.realtime import RealtimeSession
 
 
 class FullError(Exception):
-    """No slot is free."""
+    """No slot is given: the code and the words that a client is told."""
+
+    def __init__(
+        self,
+        code: str = "session_limit_reached",
+        message: str = "All sessions are taken: try again later.",
+    ) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Admission:
@@ -62,7 +71,7 @@ class Service:
 
     def __init__(self, thread: ModelThread, *, model: str, follows_instructions: bool = False) -> None:
         self.thread, self.model, self.follows_instructions = thread, model, follows_instructions
-        self.limits = thread.limits
+        self.limits, self.metrics = thread.limits, thread.metrics
         self.admission = Admission(thread.limits)
         self.is_draining = False
         self._sessions: dict[RealtimeSession, asyncio.Event] = {}
@@ -71,6 +80,32 @@ class Service:
     def is_ready(self) -> bool:
         """Whether new work is taken."""
         return self.thread.is_ready and not self.is_draining
+
+    @asynccontextmanager
+    async def slot(self, *, may_wait: bool) -> AsyncIterator[None]:
+        """A slot while the block runs; FullError, which is counted, where there is none."""
+        async with AsyncExitStack() as held:
+            try:
+                if not self.is_ready:
+                    raise FullError("not_ready", "The server is starting or going down.")
+                await held.enter_async_context(self.admission.slot(may_wait=may_wait))
+            except FullError as full:
+                self.note_reject(full.code)
+                raise
+            yield
+
+    def note_reject(self, reason: str) -> None:
+        """Count somebody who was not let in."""
+        self.metrics.count("deeptalk_rejects_total", reason)
+
+    def gauges(self) -> dict[str, float]:
+        """The state of the moment, by the names of ``METRICS``; on the event loop."""
+        return {
+            "deeptalk_sessions_active": self.admission.num_active,
+            "deeptalk_sessions_limit": self.limits.max_sessions,
+            **self.thread.gauges(),
+            **process_gauges(),
+        }
 
     @asynccontextmanager
     async def open_session(self, session: RealtimeSession) -> AsyncIterator[asyncio.Event]:

@@ -21,14 +21,11 @@ SUBPROTOCOL = "realtime"
 
 async def serve_realtime(socket: WebSocket, service: Service) -> None:
     """Hold one session, from its admission to its end."""
-    if not service.is_ready:
-        await _refuse(socket, "not_ready", "The server is starting or going down.")
-        return
     try:
-        async with service.admission.slot(may_wait=False):
+        async with service.slot(may_wait=False):
             await _hold(socket, service)
-    except FullError:
-        await _refuse(socket, "session_limit_reached", "All sessions are taken: try again later.")
+    except FullError as full:
+        await _refuse(socket, full)
 
 
 async def _hold(socket: WebSocket, service: Service) -> None:
@@ -106,6 +103,6 @@ def _sender(socket: WebSocket) -> Callable[[str], Awaitable[None]]:
     return send
 
 
-async def _refuse(socket: WebSocket, code: str, message: str) -> None:
-    refusal = Refusal(status=503, code=code, message=message)
+async def _refuse(socket: WebSocket, full: FullError) -> None:
+    refusal = Refusal(status=503, code=full.code, message=str(full))
     await refuse(socket.scope, socket.receive, socket.send, refusal, {"retry-after": "1"})  # pyright: ignore[reportArgumentType]
