@@ -1,0 +1,134 @@
+"""What is compared when a transcript is scored: the normalisers of published scorers, by name.
+
+An error rate without the name of its normaliser says nothing: on the same texts they differ by tens of
+points.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+
+from deeptalk.errors import ConfigError
+from deeptalk.evaluation.normalize import plain_words
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Normalizer:
+    """``units`` are what errors are counted in: words, or characters where ``unit`` is CER.
+
+    ``version`` names the rules: of a library where one is used, else of this file.
+    """
+
+    name: str
+    unit: str
+    version: str
+    units: Callable[[str], list[str]]
+
+
+_OWN = "1"
+_WENET_SKIPPED = frozenset("!,?、。！，；？：「」︰『』《》 \t\r\n")
+_WENET_WORD = re.compile(r".[^ \t\r\n\u0080-\U0010ffff]*", re.DOTALL)
+_WENET_TAG = re.compile(r"<[^> \t\r\n\u0080-\U0010ffff]*>?")
+_TAG = re.compile(r"<[^>]*>?")
+_LETTERS = re.compile(r"[A-Z]")
+_SEEDTTS_REMOVED = re.compile(
+    r"[!-&(-/:-@\[-`{-~"  # ASCII without the apostrophe
+    r"\u00b7\u2013\u2014\u2018\u2019\u201b-\u201f\u2026\u2027"
+    r"\u3000-\u3003\u3008-\u3011\u3014-\u301f\u3030\u303e\u303f\ufe4f\ufe51\ufe54"
+    r"\uff01-\uff0d\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff64]"
+)
+
+
+def normalizer(name: str) -> Normalizer:
+    """The normaliser of a name.
+
+    Raises:
+        ConfigError: there is none of this name, or its library is not installed.
+    """
+    if name not in _MAKERS:
+        raise ConfigError(f"no normaliser is called {name!r}; there are: {', '.join(_MAKERS)}.")
+    return _MAKERS[name]()
+
+
+def wenet_units(text: str) -> list[str]:
+    """Characters of CJK text, words of the rest, in upper case, as WeNet's ``compute-wer.py --char=1``.
+
+    Punctuation of a fixed list is left out where a unit would begin: it stays at the end of a Latin word, and
+    the ASCII full stop is not in the list. What stands between ``<`` and ``>`` inside a unit is removed.
+    """
+    units, at = [], 0
+    while at < len(text):
+        category = unicodedata.category(text[at])
+        if text[at] in _WENET_SKIPPED or category in ("Zs", "Cn"):
+            at += 1
+            continue
+        if category == "Lo":
+            unit = text[at]
+        else:
+            pattern = _WENET_TAG if text[at] == "<" else _WENET_WORD
+            found = pattern.match(text, at)
+            assert found is not None  # both match the character that stands here
+            unit = found.group()
+        at += len(unit)
+        units.append(_TAG.sub("", unit.upper()))
+    return [unit for unit in units if unit]
+
+
+def wenet_letters(text: str) -> list[str]:
+    """`wenet_units` with Latin words in letters; for comparison only."""
+    return [part for unit in wenet_units(text) for part in (unit if _LETTERS.search(unit) else [unit])]
+
+
+def seedtts_words(text: str) -> list[str]:
+    """Lower-case words without Chinese and ASCII punctuation; the apostrophe stays (Seed-TTS, English)."""
+    return _SEEDTTS_REMOVED.sub("", text).lower().split()
+
+
+def seedtts_characters(text: str) -> list[str]:
+    """Characters without punctuation, case kept; spaces don't count (Seed-TTS, Chinese).
+
+    Transcripts must be in simplified characters, as the transcriber of that benchmark gives them.
+    """
+    return [character for character in _SEEDTTS_REMOVED.sub("", text) if not character.isspace()]
+
+
+@lru_cache
+def _whisper_english() -> Normalizer:
+    try:
+        from whisper_normalizer.english import EnglishTextNormalizer
+    except ImportError as error:
+        raise ConfigError("whisper-en needs whisper_normalizer: pip install 'deeptalk[judge]'.") from error
+    clean = EnglishTextNormalizer()
+    release = f"whisper_normalizer {version('whisper_normalizer')}"
+    return Normalizer(name="whisper-en", unit="WER", version=release, units=lambda text: clean(text).split())
+
+
+@lru_cache
+def _whisper_basic() -> Normalizer:
+    from transformers.models.whisper.english_normalizer import BasicTextNormalizer
+
+    clean = BasicTextNormalizer()
+    release = f"transformers {version('transformers')}"
+    return Normalizer(
+        name="whisper-basic", unit="WER", version=release, units=lambda text: clean(text).split()
+    )
+
+
+def _own(name: str, unit: str, units: Callable[[str], list[str]]) -> Callable[[], Normalizer]:
+    return lambda: Normalizer(name=name, unit=unit, version=_OWN, units=units)
+
+
+_MAKERS: dict[str, Callable[[], Normalizer]] = {
+    "whisper-en": _whisper_english,
+    "whisper-basic": _whisper_basic,
+    "wenet": _own("wenet", "CER", wenet_units),
+    "wenet-letters": _own("wenet-letters", "CER", wenet_letters),
+    "seedtts-en": _own("seedtts-en", "WER", seedtts_words),
+    "seedtts-zh": _own("seedtts-zh", "CER", seedtts_characters),
+    "plain-en": _own("plain-en", "WER", plain_words),
+}
+NORMALIZERS = tuple(_MAKERS)
+"""The names there are."""
