@@ -12,6 +12,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from deeptalk.serving.chat import chat_route
+from deeptalk.serving.completions import completions_route
 from deeptalk.serving.metrics import CONTENT_TYPE
 from deeptalk.serving.security import Guard, Security, error_body
 from deeptalk.serving.service import Service
@@ -59,6 +60,7 @@ def create_app(service: Service, security: Security) -> Guard:
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", model),
         Route("/v1/chat/completions", chat_route(service), methods=["POST"]),
+        Route("/v1/completions", completions_route(service), methods=["POST"]),
         Route("/v1/audio/speech", speech_route(service), methods=["POST"]),
         Route("/v1/audio/transcriptions", transcription_route(service), methods=["POST"]),
         Route("/health", health),

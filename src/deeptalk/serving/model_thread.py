@@ -1,16 +1,19 @@
 """The one thread that owns the model: it hears, reads and answers for all sessions, step by step.
 
 Every tick takes up what was asked, encodes a little of what is being said, reads a little of one waiting
-conversation, and steps all running answers together.
+conversation, does a piece of one job, and steps all running answers together.
 """
 
+import asyncio
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, Full, Queue
 from threading import Event, Thread
+from typing import Protocol
 from weakref import WeakSet
 
 from deeptalk.decoding import DecodingOptions, DialogueState, Limits, LoadedModel
@@ -55,6 +58,33 @@ class Request:
     may_forget: bool = True
 
 
+class Job(Protocol):
+    """Work of the model that is no answer to a conversation, done in pieces."""
+
+    def advance(self, *, most: int) -> bool:
+        """Do a piece, of at most so many positions; whether that was all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Working:
+    job: Job
+    done: asyncio.Future[None]
+
+    def tell(self, error: Exception | None) -> None:
+        """Tell whoever waits for the job that it is over."""
+        with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+            self.done.get_loop().call_soon_threadsafe(self._conclude, error)
+
+    def _conclude(self, error: Exception | None) -> None:
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
     request: Request
@@ -91,17 +121,18 @@ class ModelThread:
         self.loaded, self.limits = loaded, limits
         self._engine, self._now = loaded.engine, now
         self._tokenizer = tokenizer_of(loaded.engine)
-        self._max_positions: int = loaded.model.backbone.model.config.max_position_embeddings
+        self.max_positions: int = loaded.model.backbone.model.config.max_position_embeddings
         self.metrics = Metrics()
         self._memories: WeakSet[Memory] = WeakSet()
         self._outlets: WeakSet[Outlet] = WeakSet()
-        self._commands: Queue[_Waiting | _Hearing] = Queue(limits.max_commands)
+        self._commands: Queue[_Waiting | _Hearing | _Working] = Queue(limits.max_commands)
         self._wake = Event()
         self._is_stopping = False
         self._is_ready = False
         self._ears: deque[_Hearing] = deque()
         self._waiting: deque[_Waiting] = deque()
         self._answering: list[_Answering] = []
+        self._jobs: deque[_Working] = deque()
         self._thread = Thread(target=self._run, name="model", daemon=True)
         self.last_beat = now()
 
@@ -109,7 +140,7 @@ class ModelThread:
     def answer_limits(self) -> Limits:
         """The longest answer; half of the positions are left to what it answers."""
         longest = int(self.limits.answer_seconds * self.loaded.codec.frame_rate)
-        frames = min(longest, self._max_positions // 2)
+        frames = min(longest, self.max_positions // 2)
         return Limits(max_frames=frames, max_text_tokens=min(frames, Limits().max_text_tokens))
 
     @property
@@ -173,13 +204,19 @@ class ModelThread:
         """How full caches and queues are at the moment, by the names of ``METRICS``."""
         return {
             "deeptalk_cache_positions_used": sum(memory.num_positions for memory in self._memories),
-            "deeptalk_cache_positions_limit": self._max_positions * self.limits.max_sessions,
+            "deeptalk_cache_positions_limit": self.max_positions * self.limits.max_sessions,
             "deeptalk_out_queue_seconds": max((each.waiting_seconds for each in self._outlets), default=0.0),
         }
 
     def ask(self, request: Request) -> None:
         """Have a request answered; BusyError where too many wait."""
         self._hand_over(_Waiting(request=request, memory=request.memory or self.new_memory()))
+
+    async def work(self, job: Job) -> None:
+        """Have a job done, an error of which is raised here; it ends with the task that waits for it."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._hand_over(_Working(job, done))
+        await done
 
     def hear(self, ear: Ear, memory: Memory | None = None, before: Sequence[Turn] = ()) -> None:
         """Encode what an ear is given, and read it behind the turns ``before`` while nothing is answered."""
@@ -189,7 +226,7 @@ class ModelThread:
         """Something has changed: an ear has samples."""
         self._wake.set()
 
-    def _hand_over(self, command: _Waiting | _Hearing) -> None:
+    def _hand_over(self, command: _Waiting | _Hearing | _Working) -> None:
         try:
             self._commands.put_nowait(command)
         except Full as full:
@@ -213,6 +250,8 @@ class ModelThread:
             waiting.request.outlet.put(Ended(reason="interrupted"))
         for answering in self._answering:
             self._end(answering)
+        for working in self._jobs:
+            working.tell(BusyError("The server is going down."))
 
     def _warm_up(self) -> None:
         try:
@@ -230,7 +269,8 @@ class ModelThread:
         self._take_commands()
         has_heard = self._hear()
         has_read = self._read()
-        return self._step() or has_read or has_heard
+        has_worked = self._work()
+        return self._step() or has_worked or has_read or has_heard
 
     def _take_commands(self) -> None:
         while True:
@@ -240,6 +280,8 @@ class ModelThread:
                 return
             if isinstance(command, _Hearing):
                 self._ears.append(command)
+            elif isinstance(command, _Working):
+                self._jobs.append(command)
             else:
                 self._waiting.append(command)
 
@@ -262,7 +304,7 @@ class ModelThread:
         if memory is None or memory in busy or hearing.ear.error or not hearing.ear.num_frames:
             return
         turns = (*hearing.before, hearing.ear)
-        if memory.holds_only(turns) and memory.num_positions <= self._max_positions // 2:
+        if memory.holds_only(turns) and memory.num_positions <= self.max_positions // 2:
             try:
                 memory.read(turns, most=self.limits.positions_per_tick)
             except Exception as error:  # it is read again, and told, when an answer is asked for
@@ -302,7 +344,7 @@ class ModelThread:
                 raise turn.error
         limits = request.options.limits
         longest = max(limits.max_text_tokens, limits.max_frames + self._engine.layout.num_codebooks + 1)
-        room = self._max_positions - longest - opening_of(self._engine, request.mode).shape[1]
+        room = self.max_positions - longest - opening_of(self._engine, request.mode).shape[1]
         turns, size = list(request.turns), num_positions_of(self._engine, request.turns)
         wanted = min(room, self.limits.context_positions)
         if size <= wanted:
@@ -333,6 +375,23 @@ class ModelThread:
             voicing=voicing,
             num_input_positions=history.num_positions + 1,
         )
+
+    def _work(self) -> bool:
+        """Do a piece of one job that somebody waits for; jobs take turns."""
+        if not self._jobs:
+            return False
+        working = self._jobs.popleft()
+        if working.done.done():
+            return True
+        try:
+            if working.job.advance(most=self.limits.positions_per_tick):
+                working.tell(None)
+            else:
+                self._jobs.append(working)
+        except Exception as error:
+            self._note_fault(error)
+            working.tell(error)
+        return True
 
     def _step(self) -> bool:
         """One step of every answer that is wanted and has room for its sound."""
@@ -393,11 +452,15 @@ class ModelThread:
         self._answering.remove(answering)
         self._fail(answering.request, error)
 
-    def _fail(self, request: Request, error: Exception) -> None:
-        """Tell the session; what is no mistake of the caller goes to the log, without what was said."""
+    def _note_fault(self, error: Exception) -> None:
+        """What is no mistake of the caller is counted and goes to the log, without what was said."""
         if not isinstance(error, DeepTalkError):
             _logger.error("An answer failed: %s", type(error).__name__, exc_info=error)
             self.metrics.count("deeptalk_engine_faults_total")
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        """Tell the session."""
+        self._note_fault(error)
         request.outlet.put(Ended(reason="interrupted", error=error))
 
 

@@ -5,7 +5,7 @@ U speech frames, D width, S samples.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Literal
@@ -149,11 +149,11 @@ def columns_of(engine: DecodingEngine, turn: Turn, *, is_first: bool) -> Columns
     if isinstance(turn, Said):
         ids = turn.ids if turn.ids is not None else tokenizer.encode(layout.template.lead + turn.text)
         end = [layout.eos_id] if role == "assistant" else []
-        grid = _grid(engine, [*lead, *ids, *end, *trail])
+        grid = grid_of(engine, [*lead, *ids, *end, *trail])
         return Columns(grid=grid, speech_at=torch.full(grid.shape[1:], NO_SPEECH))
     count = turn.num_frames
     rest = [layout.text_aud, *trail] if turn.is_finished else []
-    grid = _grid(engine, [*lead, layout.text_aud, *[layout.text_aud] * count, *rest])
+    grid = grid_of(engine, [*lead, layout.text_aud, *[layout.text_aud] * count, *rest])
     start = len(lead) + 1
     grid[1:, start - 1] = layout.boa
     if turn.is_finished:
@@ -166,7 +166,7 @@ def columns_of(engine: DecodingEngine, turn: Turn, *, is_first: bool) -> Columns
 def opening_of(engine: DecodingEngine, mode: str) -> Int[Tensor, "K T"]:
     """The words of the template before an answer; the last one, p0, carries the mode."""
     before, _ = engine.layout.template.around("assistant")
-    grid = _grid(engine, tokenizer_of(engine).encode(before))
+    grid = grid_of(engine, tokenizer_of(engine).encode(before))
     grid[1:, -1] = engine.layout.mode_id(mode)
     return grid
 
@@ -178,7 +178,8 @@ def tokenizer_of(engine: DecodingEngine) -> TextCodec:
     return engine.model.tokenizer
 
 
-def _grid(engine: DecodingEngine, ids: list[int]) -> Int[Tensor, "K T"]:
+def grid_of(engine: DecodingEngine, ids: Sequence[int]) -> Int[Tensor, "K T"]:
+    """Text ids as columns without sound."""
     grid = torch.full((engine.layout.num_streams, len(ids)), engine.layout.pad_audio)
     grid[0] = torch.tensor(ids, dtype=torch.long)
     return grid
