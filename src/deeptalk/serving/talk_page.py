@@ -26,7 +26,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-"""Nothing but the page's own files is loaded or called, nobody frames it, and it may ask for the microphone."""
+"""Only the page's own files are loaded and called, nobody frames it, and it may ask for the microphone."""
 
 
 def page_routes(*, model: str, voices: Sequence[str]) -> list[Route]:
