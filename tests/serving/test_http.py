@@ -22,7 +22,7 @@ from deeptalk.serving.audio_formats import encode_pcm
 from deeptalk.serving.files import decode_file, encode_file
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.model_thread import ModelThread
-from deeptalk.serving.security import LOOPBACK, Security, authorize, security_for
+from deeptalk.serving.security import LOOPBACK, OPEN_PATHS, Principal, Security, authorize, security_for
 from deeptalk.serving.service import Service
 from deeptalk.serving.speech import sentences
 
@@ -311,7 +311,7 @@ def test_only_who_may_comes_in(service: Service, client: TestClient):
             (bearer | {"origin": "http://127.0.0.1:8000"}, "", None),
             ({"sec-websocket-protocol": f"realtime, openai-insecure-api-key.{KEY}"}, "", None),
         ):
-            is_open = path in ("/health", "/ready") and status == 401
+            is_open = path in OPEN_PATHS and status == 401
             if methods is None:
                 try:
                     with guarded.websocket_connect(
@@ -336,10 +336,10 @@ def test_a_public_bind_needs_a_key():
     assert security_for("127.0.0.1", key=None, origins=(), is_insecure=False).hosts == LOOPBACK
     page = security_for("::1", key=None, origins=["https://a.example"], is_insecure=False)
     scope = {"type": "http", "path": "/v1/models", "headers": [(b"host", b"[::1]:8000")]}
-    assert authorize(scope, page) is None
+    assert isinstance(authorize(scope, page, now=0.0), Principal)
     for origin, is_allowed in (("https://a.example", True), ("https://b.example", False), ("null", False)):
         scope["headers"] = [(b"host", b"[::1]:8000"), (b"origin", origin.encode())]
-        assert (authorize(scope, page) is None) == is_allowed
+        assert isinstance(authorize(scope, page, now=0.0), Principal) == is_allowed
 
 
 def test_going_down_lets_sessions_end(loaded: LoadedModel):

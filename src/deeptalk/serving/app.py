@@ -1,7 +1,7 @@
 """The ASGI application: routes, and the guard around all of them."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -12,19 +12,26 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from deeptalk.serving.chat import chat_route
+from deeptalk.serving.client_secrets import client_secrets_route
 from deeptalk.serving.completions import completions_route
 from deeptalk.serving.metrics import CONTENT_TYPE
-from deeptalk.serving.security import Guard, Security, error_body
+from deeptalk.serving.security import REALTIME_PATH, Guard, Security, error_body
 from deeptalk.serving.service import Service
 from deeptalk.serving.speech import speech_route, transcription_route
+from deeptalk.serving.talk_page import page_routes
 from deeptalk.serving.websocket import serve_realtime
 
 HEARTBEAT_SECONDS = 60.0
 """A model thread that has not finished a tick for so long is taken to be stuck."""
 
 
-def create_app(service: Service, security: Security) -> Guard:
-    """The application; it starts the model thread with the server and stops it with it."""
+def create_app(
+    service: Service, security: Security, *, has_page: bool = True, now: Callable[[], float] = time.time
+) -> Guard:
+    """The application, with the talk page or without; it starts and stops the model thread.
+
+    ``now`` is the clock by which ephemeral keys expire, in seconds since 1970.
+    """
 
     async def realtime(socket: WebSocket) -> None:
         await serve_realtime(socket, service)
@@ -55,8 +62,10 @@ def create_app(service: Service, security: Security) -> Guard:
             raise HTTPException(404, "There is no model of that name; see /v1/models.")
         return JSONResponse(card)
 
+    secrets_route = client_secrets_route(service, signer=security.signer, now=now)
     routes = [
-        WebSocketRoute("/v1/realtime", realtime),
+        WebSocketRoute(REALTIME_PATH, realtime),
+        Route("/v1/realtime/client_secrets", secrets_route, methods=["POST"]),
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", model),
         Route("/v1/chat/completions", chat_route(service), methods=["POST"]),
@@ -67,8 +76,10 @@ def create_app(service: Service, security: Security) -> Guard:
         Route("/ready", ready),
         Route("/metrics", metrics),
     ]
+    if has_page:
+        routes += page_routes(model=service.model, voices=service.thread.loaded.voices)
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error})
-    return Guard(app, security, on_refusal=service.note_reject)
+    return Guard(app, security, on_refusal=service.note_reject, now=now)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

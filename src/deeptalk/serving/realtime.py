@@ -16,7 +16,7 @@ from deeptalk.serving.items import Conversation, Item, ears_of, new_id, read_ite
 from deeptalk.serving.model_thread import BusyError, ModelThread, Request
 from deeptalk.serving.outlet import Ended
 from deeptalk.serving.response import Response
-from deeptalk.serving.settings import Settings, merged, new_session, read_settings
+from deeptalk.serving.settings import Settings, merged, new_session, read_settings, updated
 from deeptalk.serving.turns import HEARD_RATE, Ear, Said, Turn
 from deeptalk.serving.wire import ClientError, parse_base64, parse_json
 from deeptalk.shapes import Tensor
@@ -38,6 +38,7 @@ class SessionClosed(Exception):
 class RealtimeSession:
     """One client's conversation. ``send`` takes one JSON text; ``receive`` is called with one at a time.
 
+    ``begins_with`` are settings from the start, which somebody has checked.
     ``failed`` is done when an answer could not be sent: the session is then to be closed.
     """
 
@@ -49,6 +50,7 @@ class RealtimeSession:
         model: str,
         is_beta: bool = False,
         follows_instructions: bool = False,
+        begins_with: Mapping[str, Any] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._thread, self._limits = thread, thread.limits
@@ -56,9 +58,10 @@ class RealtimeSession:
         self._follows_instructions = follows_instructions
         voices = thread.loaded.voices
         expires_at = int(time.time() + self._limits.session_seconds)
-        self._session = new_session(
+        fresh = new_session(
             new_id("sess"), model=model, voice=voices[0] if voices else "", expires_at=expires_at
         )
+        self._session = updated(fresh, begins_with or {})
         self._settings = self._read_settings(self._session)
         codec = thread.loaded.codec
         self._conversation = Conversation(
@@ -178,8 +181,7 @@ class RealtimeSession:
         given = event.get("session")
         if not isinstance(given, dict):
             raise ClientError("invalid_value", "session must be an object.", param="session")
-        session = merged(self._session, events.nested(given))
-        session |= {key: self._session[key] for key in ("id", "object", "expires_at")}
+        session = updated(self._session, given)
         settings = self._read_settings(session)
         before, self._settings = self._settings, settings
         self._session = session

@@ -1,14 +1,18 @@
 """Who may come in: one question for HTTP and WebSocket alike, asked before anything else is done."""
 
 import hmac
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from dataclasses import dataclass
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
 
 from deeptalk.errors import ConfigError
+from deeptalk.serving.ephemeral import session_of, signer_of
+from deeptalk.serving.talk_page import PATHS
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -16,9 +20,13 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-OPEN_PATHS = ("/health", "/ready")
-"""What needs no key: both answer with a status alone."""
+OPEN_PATHS = ("/health", "/ready", *PATHS)
+"""What needs no key: a status alone, and the talk page's own files."""
 
+REALTIME_PATH = "/v1/realtime"
+"""All that an ephemeral key opens."""
+
+_PRINCIPAL = "deeptalk.principal"
 KEY_PROTOCOL = "openai-insecure-api-key."
 """Begins the subprotocol in which a browser sends its key."""
 
@@ -27,9 +35,22 @@ KEY_PROTOCOL = "openai-insecure-api-key."
 class Security:
     """The key, where one is needed, the names this server goes by, and foreign pages that may call it."""
 
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     hosts: tuple[str, ...] = LOOPBACK
     origins: tuple[str, ...] = ()
+    own_signer: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+
+    @property
+    def signer(self) -> bytes:
+        """What ephemeral keys are signed with: of the key, so that all servers that have it agree."""
+        return self.own_signer if self.key is None else signer_of(self.key)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Principal:
+    """Who has come in; with an ephemeral key, how the session is to begin."""
+
+    session: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,8 +77,8 @@ def security_for(host: str, *, key: str | None, origins: Iterable[str], is_insec
     return Security(key=key, hosts=() if is_any else (host, *LOOPBACK), origins=tuple(origins))
 
 
-def authorize(scope: Scope, security: Security) -> Refusal | None:
-    """Whether a request or a socket may come in: None, or why not."""
+def authorize(scope: Scope, security: Security, *, now: float) -> Principal | Refusal:
+    """Who sends a request or opens a socket at ``now`` (seconds since 1970), or why they may not."""
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     host = headers.get("host", "")
     if security.hosts and urlsplit(f"//{host}").hostname not in security.hosts:
@@ -65,12 +86,20 @@ def authorize(scope: Scope, security: Security) -> Refusal | None:
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != host and origin not in security.origins:
         return Refusal(status=403, code="foreign_origin", message="Pages of that origin may not call here.")
-    if security.key is None or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
-        return None
+    if scope["type"] == "http" and scope["path"] in OPEN_PATHS:
+        return Principal()
+    keys = _keys(headers)
+    if scope["type"] == "websocket" and scope["path"] == REALTIME_PATH:
+        for given in keys:
+            session = session_of(given, security.signer, now=now)
+            if session is not None:
+                return Principal(session=session)
+    if security.key is None:
+        return Principal()
     if security.key in scope.get("query_string", b"").decode("latin-1"):
         return Refusal(status=401, code="key_in_query", message="Send the key in a header, not in the query.")
-    if any(_is_key(given, security.key) for given in _keys(headers)):
-        return None
+    if any(_is_key(given, security.key) for given in keys):
+        return Principal()
     return Refusal(status=401, code="invalid_api_key", message="A key is needed: Authorization: Bearer KEY.")
 
 
@@ -78,19 +107,30 @@ class Guard:
     """Raw ASGI around an application: nothing that is refused reaches it."""
 
     def __init__(
-        self, app: App, security: Security, *, on_refusal: Callable[[str], None] = lambda code: None
+        self,
+        app: App,
+        security: Security,
+        *,
+        on_refusal: Callable[[str], None] = lambda code: None,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self.app, self._security, self._on_refusal = app, security, on_refusal
+        self.app, self._security, self._on_refusal, self._now = app, security, on_refusal, now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what may come in, and answer the rest."""
         if scope["type"] in ("http", "websocket"):
-            refusal = authorize(scope, self._security)
-            if refusal is not None:
-                self._on_refusal(refusal.code)
-                await refuse(scope, receive, send, refusal)
+            found = authorize(scope, self._security, now=self._now())
+            if isinstance(found, Refusal):
+                self._on_refusal(found.code)
+                await refuse(scope, receive, send, found)
                 return
+            scope[_PRINCIPAL] = found
         await self.app(scope, receive, send)
+
+
+def principal_of(scope: Scope) -> Principal:
+    """Who has come in through the guard."""
+    return scope[_PRINCIPAL]
 
 
 async def refuse(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from deeptalk.decoding import DecodingOptions, Limits, Sampling
+from deeptalk.serving import events
 from deeptalk.serving.audio_formats import AudioFormat
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.wire import ClientError
@@ -107,6 +108,12 @@ def merged(old: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         else:
             result[key] = value
     return result
+
+
+def updated(session: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The session object after an update in either dialect; what is the server's to say stays."""
+    kept = {key: session[key] for key in ("id", "object", "expires_at")}
+    return merged(session, events.nested(given)) | kept
 
 
 def read_settings(

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from deeptalk.serving.realtime import RealtimeSession, SessionClosed
-from deeptalk.serving.security import Refusal, refuse
+from deeptalk.serving.security import Refusal, principal_of, refuse
 from deeptalk.serving.service import FullError, Service
 from deeptalk.serving.wire import ClientError
 
@@ -37,6 +37,7 @@ async def _hold(socket: WebSocket, service: Service) -> None:
         model=socket.query_params.get("model") or service.model,
         is_beta=socket.headers.get("openai-beta") == "realtime=v1",
         follows_instructions=service.follows_instructions,
+        begins_with=principal_of(socket.scope).session,
     )
     started = time.monotonic()
     code, reason = 1000, ""
