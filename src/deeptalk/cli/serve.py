@@ -64,6 +64,7 @@ def serve(
             help="Let the model read the instructions of clients; the built-in one never learnt to.",
         ),
     ] = False,
+    no_ui: Annotated[bool, typer.Option("--no-ui", help="Leave the talk page out.")] = False,
     model: Model = "pocket",
 ) -> None:
     """Serve a model to voice clients: the OpenAI Realtime protocol and OpenAI's HTTP routes."""
@@ -94,7 +95,9 @@ def serve(
     thread = ModelThread(open_model(model), limits=limits)
     service = Service(thread, model=model, follows_instructions=instructions)
     address, bound = listening.getsockname()[:2]
-    print(f"http://{address}:{bound}/v1 (stop with Ctrl-C)", flush=True)
-    status = run(create_app(service, security), service, listening)
+    here = f"http://{address}:{bound}"
+    page = "" if no_ui else f"; talk to it in a browser: {here}/"
+    print(f"{here}/v1 (stop with Ctrl-C){page}", flush=True)
+    status = run(create_app(service, security, has_page=not no_ui), service, listening)
     if status:
         raise typer.Exit(status)
