@@ -41,6 +41,14 @@ def link_package(source: Path) -> None:
             target.symlink_to(path)
 
 
+def test_the_wheel_has_the_whole_talk_page(site: Path):
+    here, there = (root / "deeptalk" / "serving" / "page" for root in (ROOT / "src", site))
+    names = {path.name for path in here.iterdir()}
+    assert {"index.html", "style.css", "main.js", "capture-worklet.js"} <= names
+    assert {path.name for path in there.iterdir()} == names
+    assert all((there / name).read_bytes() == (here / name).read_bytes() for name in names)
+
+
 def test_the_wheel_answers_outside_the_checkout(site: Path, tmp_path: Path):
     code = "import deeptalk; print(deeptalk.__file__); from deeptalk.cli import main; main()"
     typed = ("--text", "what's five plus thirty four")
