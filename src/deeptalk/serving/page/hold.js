@@ -40,7 +40,7 @@ export function holdToTalk(button, talk, click) {
 
   const isSpace = (event) =>
     event.code === "Space" &&
-    (event.target === button || !event.target.closest?.("a, button, dialog, input, select, summary, textarea"));
+    (event.target === button || !event.target.closest?.("button, dialog, input:not([type=radio])"));
   addEventListener("keydown", (event) => {
     if (!isSpace(event) || !(talk.canHold || downAt !== null)) return;
     event.preventDefault();

@@ -18,8 +18,8 @@ const STATUS = {
   thinking: "Thinking…",
 };
 const STATUS_PUSH = {
-  ready: "Hold the button or the space bar while you speak. Or tap, speak, and tap again.",
-  hearing: "Listening… Escape throws the turn away.",
+  ready: "Hold the button or the space bar and speak, or tap to begin and to end.",
+  hearing: "Listening… Let go or tap to send; Escape to forget.",
   speaking: "Answering. Hold the button to interrupt.",
 };
 const STATUS_FREE = {
@@ -141,11 +141,14 @@ $("voices").addEventListener("change", ({ target }) => {
 });
 $("key").addEventListener("change", ({ target }) => (talk.key = target.value.trim()));
 $("open-settings").addEventListener("click", () => openSettings());
-$("close-settings").addEventListener("click", () => $("settings").close());
+$("open-numbers").addEventListener("click", () => $("numbers").showModal());
+for (const button of document.querySelectorAll(".close")) {
+  button.addEventListener("click", () => button.closest("dialog").close());
+}
 $("save-sound").addEventListener("click", () => saveSound(talk.turns));
 $("save-words").addEventListener("click", () => saveWords(talk.turns));
 addEventListener("keydown", ({ key }) => {
-  if (key !== "Escape" || $("settings").open) return;
+  if (key !== "Escape" || document.querySelector("dialog[open]")) return;
   if (talk.isHeld) talk.discard();
   else talk.interrupt();
 });

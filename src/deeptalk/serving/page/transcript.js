@@ -10,6 +10,7 @@ export class Transcript {
 
   constructor(log) {
     this.#log = log;
+    new ResizeObserver(() => this.#follow()).observe(log);
   }
 
   /** Show a turn as it is now. */
