@@ -1,0 +1,93 @@
+"""Reading data files line by line: what is wrong with one is told with its file and line."""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from deeptalk.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One record of a file, and where it stands, for complaints."""
+
+    values: Mapping[str, Any]
+    place: str
+
+    def text(self, name: str, *, default: str | None = None) -> str:
+        """The text of a field; DataError where it is no text, or is missing and has no default."""
+        value = self.values.get(name, default)
+        if not isinstance(value, str):
+            raise DataError(f"{self.place}: {name!r} must be a text, got {value!r}.")
+        return value
+
+
+def read_lines(path: Path) -> list[tuple[str, str]]:
+    """The lines that are not blank, each after its place ("FILE, line 3")."""
+    lines = enumerate(_read(path).split("\n"), start=1)  # not splitlines: a text may hold U+2028
+    return [(f"{path}, line {number}", line.rstrip("\r")) for number, line in lines if line.strip()]
+
+
+def read_json(path: Path) -> list[Row]:
+    """The objects of a JSON list, or of JSON lines."""
+    if not _read(path).lstrip().startswith("["):
+        return [_row(place, _parse(place, line)) for place, line in read_lines(path)]
+    return [_row(f"{path}, entry {n}", value) for n, value in enumerate(_parse(str(path), _read(path)))]
+
+
+def read_csv(path: Path) -> list[Row]:
+    """The rows of a CSV file with a header."""
+    reader = csv.DictReader(StringIO(_read(path), newline=""), strict=True)
+    try:
+        return [Row(values=values, place=f"{path}, line {reader.line_num}") for values in reader]
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: no CSV ({error}).") from error
+
+
+def read_pairs(path: Path) -> dict[str, str]:
+    """A first word and the rest of its line, as in Kaldi's files; the rest may be empty."""
+    entries = []
+    for place, line in read_lines(path):
+        name, *rest = line.split(maxsplit=1)
+        entries.append((place, name, rest[0].strip() if rest else ""))
+    return unique(entries)
+
+
+def unique(entries: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    """A table of entries of place, id and value; DataError where an id comes twice."""
+    table: dict[str, str] = {}
+    for place, name, value in entries:
+        if name in table:
+            raise DataError(f"{place}: the id {name!r} comes twice.")
+        table[name] = value
+    return table
+
+
+def check_ids(path: Path, ids: Iterable[str]) -> None:
+    """DataError where an id comes twice or there is none."""
+    if not unique((str(path), name, "") for name in ids):
+        raise DataError(f"{path}: there is nothing in it.")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: can't be read ({error}).") from error
+
+
+def _parse(place: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{place}: no JSON ({error}).") from error
+
+
+def _row(place: str, value: Any) -> Row:
+    if not isinstance(value, dict):
+        raise DataError(f"{place}: an object is expected, got {str(value)[:40]!r}.")
+    return Row(values=value, place=place)
