@@ -1,5 +1,7 @@
 """``deeptalk serve``: the model behind a socket."""
 
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -42,6 +44,43 @@ def serve(
     max_sessions: Annotated[
         int, typer.Option("--max-sessions", metavar="N", help="Sessions and HTTP answers at a time.", min=1)
     ] = 2,
+    max_sessions_per_key: Annotated[
+        int | None,
+        typer.Option(
+            "--max-sessions-per-key",
+            metavar="N",
+            help="Of these, what one key may have; every ephemeral key is one.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-cert",
+            "--ssl-certfile",
+            metavar="FILE",
+            help="Serve https and wss with this certificate, in PEM.",
+            show_default=False,
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-key",
+            "--ssl-keyfile",
+            metavar="FILE",
+            help="The certificate's key, where it does not stand in the same file.",
+            show_default=False,
+        ),
+    ] = None,
+    self_signed: Annotated[
+        bool,
+        typer.Option(
+            "--self-signed",
+            help="Serve https with a certificate made for now: browsers warn, and then lend the microphone.",
+        ),
+    ] = False,
     drain_seconds: Annotated[
         float,
         typer.Option("--drain-s", metavar="S", help="How long running answers may take to end.", min=0.1),
@@ -82,22 +121,31 @@ def serve(
     from deeptalk.serving.model_thread import ModelThread
     from deeptalk.serving.security import security_for
     from deeptalk.serving.service import Service
+    from deeptalk.serving.tls import certificate_for
 
+    if max_sessions_per_key is not None and key is None:
+        raise ConfigError("--max-sessions-per-key needs a key (DEEPTALK_API_KEY): without one all are alike.")
     security = security_for(host, key=key, origins=allow_origin or (), is_insecure=insecure)
     limits = ServerLimits(
         context_positions=context or (POCKET_CONTEXT if model == "pocket" else ALL_POSITIONS),
         max_sessions=max_sessions,
+        max_sessions_per_key=max_sessions_per_key or max_sessions,
         max_waiting=2 * max_sessions,
         drain_seconds=drain_seconds,
     )
-    listening = bind(host, port)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    thread = ModelThread(open_model(model), limits=limits)
-    service = Service(thread, model=model, follows_instructions=instructions)
-    address, bound = listening.getsockname()[:2]
-    here = f"http://{address}:{bound}"
-    page = "" if no_ui else f"; talk to it in a browser: {here}/"
-    print(f"{here}/v1 (stop with Ctrl-C){page}", flush=True)
-    status = run(create_app(service, security, has_page=not no_ui), service, listening)
+    with ExitStack() as held:
+        certificate = held.enter_context(
+            certificate_for(host, cert=tls_cert, key=tls_key, is_self_signed=self_signed)
+        )
+        listening = bind(host, port)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        thread = ModelThread(open_model(model), limits=limits)
+        service = Service(thread, model=model, follows_instructions=instructions)
+        address, bound = listening.getsockname()[:2]
+        here = f"{'http' if certificate is None else 'https'}://{address}:{bound}"
+        page = "" if no_ui else f"; talk to it in a browser: {here}/"
+        print(f"{here}/v1 (stop with Ctrl-C){page}", flush=True)
+        app = create_app(service, security, has_page=not no_ui)
+        status = run(app, service, listening, certificate=certificate)
     if status:
         raise typer.Exit(status)

@@ -79,7 +79,7 @@ def chat_route(service: Service) -> Handler:
     async def chat(request: HttpRequest) -> Response:
         wanted = _read(service, parse_json(await read_body(request, most=service.limits.max_body_bytes)))
         async with AsyncExitStack() as stack:
-            answering = await stack.enter_async_context(hold(service))
+            answering = await stack.enter_async_context(hold(service, request))
             turns = _turns(service, answering, wanted.messages, transcripts)
             pieces = answering.pieces(turns, mode=wanted.mode, options=wanted.options, seed=wanted.seed)
             reply = _Reply(service, wanted, transcripts)

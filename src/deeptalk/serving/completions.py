@@ -48,7 +48,7 @@ def completions_route(service: Service) -> Handler:
     async def completions(request: HttpRequest) -> Response:
         body = parse_json(await read_body(request, most=service.limits.max_body_bytes))
         wanted = _read(service, body)
-        async with hold(service):
+        async with hold(service, request):
             return await unless_gone(request, _completed(service, wanted))
 
     return completions

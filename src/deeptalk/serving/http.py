@@ -16,7 +16,7 @@ from deeptalk.decoding import DecodingOptions
 from deeptalk.errors import AudioError, DeepTalkError
 from deeptalk.serving.model_thread import BusyError, ContextFullError, Request
 from deeptalk.serving.outlet import Ended, Outlet, Piece
-from deeptalk.serving.security import error_body
+from deeptalk.serving.security import error_body, principal_of
 from deeptalk.serving.service import FullError, Service
 from deeptalk.serving.settings import answer_options
 from deeptalk.serving.turns import HEARD_RATE, Ear, Turn
@@ -49,9 +49,9 @@ def error_response(error: Exception) -> Response:
         body = error_body(str(error), code=error.code, param=error.param)
         return JSONResponse(body, status_code=error.status)
     if isinstance(error, FullError | BusyError):
-        code = error.code if isinstance(error, FullError) else "server_busy"
-        body = error_body(str(error), code=code, is_ours=True)
-        return JSONResponse(body, status_code=503, headers={"retry-after": "1"})
+        code, status = (error.code, error.status) if isinstance(error, FullError) else ("server_busy", 503)
+        body = error_body(str(error), code=code, is_ours=status == 503)
+        return JSONResponse(body, status_code=status, headers={"retry-after": "1"})
     if isinstance(error, DeepTalkError):
         codes = {AudioError: "invalid_audio", ContextFullError: "context_length_exceeded"}
         return JSONResponse(error_body(str(error), code=codes.get(type(error), "invalid_value")), 400)
@@ -117,9 +117,9 @@ class Answering:
 
 
 @asynccontextmanager
-async def hold(service: Service) -> AsyncIterator[Answering]:
+async def hold(service: Service, request: HttpRequest) -> AsyncIterator[Answering]:
     """A slot for HTTP answers, waited for in the queue; FullError where there is none."""
-    async with service.slot(may_wait=True):
+    async with service.slot(principal_of(request.scope), may_wait=True):
         answering = Answering(service)
         try:
             yield answering

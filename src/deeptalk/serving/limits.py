@@ -10,11 +10,13 @@ class ServerLimits:
     """Bounds of the server; seconds are seconds of sound unless a name says otherwise.
 
     ``out_high`` and ``out_low`` are the levels of unsent sound at which a session's answer pauses and goes
-    on. ``stalled_seconds`` of wall time without any progress close a session that does not read. Of a
-    conversation that is longer than ``context_positions`` the model reads the last turns.
+    on. ``stalled_seconds`` of wall time without any progress close a session that does not read, and a
+    connection has ``handshake_seconds`` for the head of a request. Of a conversation that is longer than
+    ``context_positions`` the model reads the last turns.
     """
 
     max_sessions: int = 2
+    max_sessions_per_key: int = 2**20
     max_waiting: int = 4
     waiting_seconds: float = 10.0
     utterance_seconds: float = 30.0
@@ -23,6 +25,7 @@ class ServerLimits:
     out_high: float = 8.0
     out_low: float = 4.0
     stalled_seconds: float = 20.0
+    handshake_seconds: float = 10.0
     session_seconds: float = 3600.0
     idle_seconds: float = 600.0
     drain_seconds: float = 30.0

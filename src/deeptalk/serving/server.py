@@ -6,12 +6,15 @@ import signal
 import socket
 from types import FrameType
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from deeptalk.errors import ConfigError
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.security import Guard
 from deeptalk.serving.service import Service
+from deeptalk.serving.tls import Certificate
 
 _logger = logging.getLogger(__name__)
 
@@ -52,6 +55,36 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
+class TimelyProtocol(H11Protocol):
+    """HTTP/1.1 that drops a connection whose request head is not whole after ``head_seconds``."""
+
+    head_seconds = 10.0
+    _due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """A client has come: its first request is waited for."""
+        super().connection_made(transport)
+        self._due = self.loop.call_later(self.head_seconds, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Part of a request, which may complete its head or begin the next."""
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_waiting()
+        elif self._due is None:
+            self._due = self.loop.call_later(self.head_seconds, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _stop_waiting(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; ConfigError where the address can't be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -67,13 +100,18 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def configured(app: Guard, limits: ServerLimits) -> uvicorn.Config:
+def configured(app: Guard, limits: ServerLimits, *, certificate: Certificate | None = None) -> uvicorn.Config:
     """How uvicorn serves the application: no compression, no access log, bounded frames and headers."""
+
+    class Protocol(TimelyProtocol):
+        head_seconds = limits.handshake_seconds
+
     return uvicorn.Config(
         app,
         log_config=None,
         log_level="warning",  # below, it logs addresses with their query
         access_log=False,
+        http=Protocol,
         ws="websockets-sansio",
         ws_max_size=limits.max_message_bytes,
         ws_per_message_deflate=False,
@@ -82,11 +120,15 @@ def configured(app: Guard, limits: ServerLimits) -> uvicorn.Config:
         h11_max_incomplete_event_size=16 * 2**10,
         timeout_graceful_shutdown=2,
         server_header=False,
+        ssl_certfile=None if certificate is None else certificate.cert,
+        ssl_keyfile=None if certificate is None else certificate.key,
     )
 
 
-def run(app: Guard, service: Service, listening: socket.socket) -> int:
+def run(
+    app: Guard, service: Service, listening: socket.socket, *, certificate: Certificate | None = None
+) -> int:
     """Serve on a bound socket until a signal comes; the exit status."""
-    server = Server(configured(app, service.limits), service)
+    server = Server(configured(app, service.limits, certificate=certificate), service)
     server.run(sockets=[listening])
     return server.exit_code

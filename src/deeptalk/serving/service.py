@@ -1,26 +1,29 @@
 """What all requests share: the model thread, the slots, and whether the server is going down."""
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.metrics import process_gauges
 from deeptalk.serving.model_thread import ModelThread
 from deeptalk.serving.realtime import RealtimeSession
+from deeptalk.serving.security import Principal
 
 
 class FullError(Exception):
-    """No slot is given: the code and the words that a client is told."""
+    """No slot is given: the code, the words and the HTTP status that a client is told."""
 
     def __init__(
         self,
         code: str = "session_limit_reached",
         message: str = "All sessions are taken: try again later.",
+        *,
+        status: int = 503,
     ) -> None:
         super().__init__(message)
-        self.code = code
+        self.code, self.status = code, status
 
 
 class Admission:
@@ -74,6 +77,7 @@ class Service:
         self.limits, self.metrics = thread.limits, thread.metrics
         self.admission = Admission(thread.limits)
         self.is_draining = False
+        self._held: Counter[str] = Counter()
         self._sessions: dict[RealtimeSession, asyncio.Event] = {}
 
     @property
@@ -82,17 +86,36 @@ class Service:
         return self.thread.is_ready and not self.is_draining
 
     @asynccontextmanager
-    async def slot(self, *, may_wait: bool) -> AsyncIterator[None]:
+    async def slot(self, principal: Principal, *, may_wait: bool) -> AsyncIterator[None]:
         """A slot while the block runs; FullError, which is counted, where there is none."""
         async with AsyncExitStack() as held:
             try:
                 if not self.is_ready:
                     raise FullError("not_ready", "The server is starting or going down.")
+                held.enter_context(self._share(principal))
                 await held.enter_async_context(self.admission.slot(may_wait=may_wait))
             except FullError as full:
                 self.note_reject(full.code)
                 raise
             yield
+
+    @contextmanager
+    def _share(self, principal: Principal) -> Iterator[None]:
+        """Count what a key holds or waits for; FullError (429) where that is too much."""
+        name = principal.name
+        if name and self._held[name] >= self.limits.max_sessions_per_key:
+            raise FullError(
+                "key_limit_reached",
+                f"This key may have {self.limits.max_sessions_per_key} sessions at a time.",
+                status=429,
+            )
+        self._held[name] += 1
+        try:
+            yield
+        finally:
+            self._held[name] -= 1
+            if not self._held[name]:
+                del self._held[name]
 
     def note_reject(self, reason: str) -> None:
         """Count somebody who was not let in."""

@@ -55,7 +55,7 @@ def speech_route(service: Service) -> Handler:
         number(body, "speed", default=1.0, least=0.25, most=4.0)
         mode, options = mode_of(service, body.get("voice")), options_of(service, body, max_tokens=None)
         async with AsyncExitStack() as stack:
-            answering = await stack.enter_async_context(hold(service))
+            answering = await stack.enter_async_context(hold(service, request))
             pieces = _read_aloud(answering, text, mode=mode, options=options)
             if form in RAW:
                 first = await anext(pieces)
@@ -71,7 +71,7 @@ def transcription_route(service: Service) -> Handler:
     @tells_errors
     async def transcription(request: HttpRequest) -> Response:
         samples, form = await _uploaded(request, most=service.limits.max_body_bytes)
-        async with hold(service) as answering:
+        async with hold(service, request) as answering:
             return await unless_gone(request, _transcribed(service, answering, samples, form))
 
     return transcription

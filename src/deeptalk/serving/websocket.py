@@ -22,7 +22,7 @@ SUBPROTOCOL = "realtime"
 async def serve_realtime(socket: WebSocket, service: Service) -> None:
     """Hold one session, from its admission to its end."""
     try:
-        async with service.slot(may_wait=False):
+        async with service.slot(principal_of(socket.scope), may_wait=False):
             await _hold(socket, service)
     except FullError as full:
         await _refuse(socket, full)
@@ -105,5 +105,5 @@ def _sender(socket: WebSocket) -> Callable[[str], Awaitable[None]]:
 
 
 async def _refuse(socket: WebSocket, full: FullError) -> None:
-    refusal = Refusal(status=503, code=full.code, message=str(full))
+    refusal = Refusal(status=full.status, code=full.code, message=str(full))
     await refuse(socket.scope, socket.receive, socket.send, refusal, {"retry-after": "1"})  # pyright: ignore[reportArgumentType]
