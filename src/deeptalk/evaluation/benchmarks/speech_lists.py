@@ -60,6 +60,19 @@ def read_transcripts(path: Path) -> dict[str, str]:
     return unique((row.place, row.text("id"), row.text("text")) for row in read_json(path))
 
 
+def read_references(path: Path) -> tuple[dict[str, str], Path]:
+    """The right texts by id, and the file that they are in.
+
+    ``path`` is what `read_speech` takes, a Seed-TTS list (``.lst``), or a file of an id and a text a line.
+    """
+    if path.suffix == ".lst":
+        return {item.id: item.text for item in read_say_list(path)}, path
+    if path.is_dir() or path.suffix in (".tsv", ".jsonl"):
+        file = path / "text" if path.is_dir() else path.with_suffix(path.suffix.replace("tsv", "wrd"))
+        return {item.id: item.text for item in read_speech(path)}, file
+    return read_transcripts(path), path
+
+
 def read_say_list(path: Path) -> tuple[SayItem, ...]:
     """The lines of a Seed-TTS list (``meta.lst``, ``hardcase.lst``), two to five fields between ``|``.
 

@@ -1,0 +1,193 @@
+"""From the items of a test and what a model gave for them to a report: every item counts."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deeptalk.errors import DataError
+from deeptalk.evaluation.benchmarks.error_rates import score_transcripts
+from deeptalk.evaluation.benchmarks.llm_judge import LlmJudge
+from deeptalk.evaluation.benchmarks.normalizers import Normalizer
+from deeptalk.evaluation.benchmarks.qa_rules import rule
+from deeptalk.evaluation.benchmarks.question_sets import QaItem
+from deeptalk.evaluation.metrics import Score, share_score
+
+JUDGE = "llm-judge"
+"""The name of the judge's row among the rules."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredItem:
+    """One item: what was given for it (None if nothing), and of every score its share of count and total.
+
+    ``reason`` is empty, ``missing``, or why the judge could not judge.
+    """
+
+    id: str
+    given: str | None
+    parts: Mapping[str, tuple[float, float]]
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchmarkReport:
+    """The scores of one model on one set.
+
+    Attributes:
+        kind: ``qa`` or ``asr``.
+        data: SHA-256 of the file of the set, sixteen digits.
+        rules: of every score the version of its rule: a library's, the judge's model and prompt, or our own.
+        scores: one for each rule.
+        num_items: items of the set; no score has another total but error rates, which count units.
+        num_missing: items for which nothing was given; they are wrong, or have lost all their words.
+        num_unjudged: answers that the judge could not judge; they are wrong in its row.
+        errors: substitutions, deletions, insertions and units of an error rate, else None.
+        items: all items, in the order of the set.
+    """
+
+    kind: str
+    data: str
+    rules: Mapping[str, str]
+    scores: tuple[Score, ...]
+    num_items: int
+    num_missing: int
+    num_unjudged: int
+    errors: Mapping[str, int] | None
+    items: tuple[ScoredItem, ...]
+
+    def to_dict(self, *, has_items: bool) -> dict[str, Any]:
+        """The report as JSON has it; with ``has_items`` every item besides."""
+        values = {name: getattr(self, name) for name in ("kind", "data", "rules")}
+        values["scores"] = {
+            score.name: {name: value for name, value in asdict(score).items() if name != "name"}
+            for score in self.scores
+        }
+        for name in ("num_items", "num_missing", "num_unjudged", "errors"):
+            values[name] = getattr(self, name)
+        return values | ({"items": [asdict(item) for item in self.items]} if has_items else {})
+
+
+def score_questions(
+    items: Sequence[QaItem],
+    answers: Mapping[str, str],
+    *,
+    rules: Sequence[str],
+    data: str,
+    judge: LlmJudge | None = None,
+) -> BenchmarkReport:
+    """The share of right answers by each rule, and by the judge where there is one.
+
+    Raises:
+        DataError: a question has no right answer, or one of which a rule leaves nothing; the text names it.
+        ConfigError: a rule is unknown, or the judge refuses all requests.
+    """
+    chosen = {name: rule(name) for name in dict.fromkeys(rules)}
+    scored = []
+    for item in items:
+        given, reason, verdicts = answers.get(item.id), "", {}
+        try:
+            for name, is_right in chosen.items():
+                # An empty answer passes the rule too: what is wrong with the data is told in any case.
+                verdicts[name] = is_right(given or "", item.answers)
+        except DataError as error:
+            raise DataError(f"question {item.id!r}: {error}") from error
+        if judge is not None:
+            verdict = judge.judge(item.question, given, item.answers)
+            verdicts[JUDGE] = verdict.is_right
+            reason = "" if verdict.reason in ("judged", "no answer") else verdict.reason
+        parts = {name: (float(is_right), 1.0) for name, is_right in verdicts.items()}
+        reason = "missing" if given is None else reason
+        scored.append(ScoredItem(id=item.id, given=given, parts=parts, reason=reason))
+    versions = dict.fromkeys(chosen, "1")
+    if judge is not None:
+        versions[JUDGE] = f"{judge.settings.model}, prompt {judge.settings.prompt_hash}"
+    counts = {name: round(sum(item.parts[name][0] for item in scored)) for name in versions}
+    return BenchmarkReport(
+        kind="qa",
+        data=data,
+        rules=versions,
+        scores=tuple(share_score(name, count, len(scored)) for name, count in counts.items()),
+        num_items=len(scored),
+        num_missing=sum(item.given is None for item in scored),
+        num_unjudged=sum(item.reason not in ("", "missing") for item in scored),
+        errors=None,
+        items=tuple(scored),
+    )
+
+
+def score_speech(
+    references: Mapping[str, str],
+    heard: Mapping[str, str],
+    *,
+    normalizers: Sequence[Normalizer],
+    data: str,
+    seed: int = 0,
+) -> BenchmarkReport:
+    """Error rates of the corpus and their mean over utterances, by each normaliser.
+
+    ``errors`` are those of the first normaliser. Raises as `score_transcripts` does.
+    """
+    reports = [score_transcripts(references, heard, normalizer) for normalizer in normalizers]
+    total = reports[0].total
+    scored = [
+        ScoredItem(
+            id=name,
+            given=heard.get(name),
+            parts={
+                f"{report.normalizer.name}/{kind}": part
+                for report in reports
+                for errors in (report.utterances[number].errors,)
+                for kind, part in (
+                    ("corpus", (float(errors.total), float(errors.num_units))),
+                    ("utterances", (errors.rate, 1.0)),
+                )
+            },
+            reason="" if name in heard else "missing",
+        )
+        for number, name in enumerate(references)
+    ]
+    scores = [score for r in reports for score in (r.corpus_score(seed=seed), r.mean_score(seed=seed))]
+    versions = {report.normalizer.name: report.normalizer.version for report in reports}
+    return BenchmarkReport(
+        kind="asr",
+        data=data,
+        rules={score.name: versions[score.name.rpartition("/")[0]] for score in scores},
+        scores=tuple(scores),
+        num_items=len(scored),
+        num_missing=len(reports[0].missing),
+        num_unjudged=0,
+        errors={
+            "substitutions": total.substitutions,
+            "deletions": total.deletions,
+            "insertions": total.insertions,
+            "units": total.num_units,
+        },
+        items=tuple(scored),
+    )
+
+
+def read_report(path: Path) -> BenchmarkReport:
+    """A report that was written with its items; DataError where the file is none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        items = tuple(
+            ScoredItem(
+                id=str(item["id"]),
+                given=item["given"],
+                parts={name: (float(above), float(below)) for name, (above, below) in item["parts"].items()},
+                reason=item["reason"],
+            )
+            for item in values["items"]
+        )
+        scores = tuple(Score(name=name, **score) for name, score in values["scores"].items())
+        names = ("kind", "data", "rules", "num_items", "num_missing", "num_unjudged", "errors")
+        report = BenchmarkReport(scores=scores, items=items, **{name: values[name] for name in names})
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: no report with items, as `deeptalk eval ... --out` writes ({error})."
+        ) from error
+    if any(score.name not in item.parts for item in items for score in scores):
+        raise DataError(f"{path}: an item lacks its part of a score.")
+    return report
