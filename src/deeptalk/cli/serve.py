@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,7 +11,7 @@ from deeptalk.cli.arguments import Model
 POCKET_CONTEXT = 128
 """The built-in model loses its way in conversations of more than about four turns."""
 
-ALL_POSITIONS = 2**20
+UNLIMITED = 2**20
 
 
 def serve(
@@ -103,6 +103,13 @@ def serve(
             help="Let the model read the instructions of clients; the built-in one never learnt to.",
         ),
     ] = False,
+    input_transcripts: Annotated[
+        Literal["off", "model"],
+        typer.Option(
+            "--input-transcripts",
+            help="Let clients have what users say written down, by the model itself; it costs a row more.",
+        ),
+    ] = "off",
     no_ui: Annotated[bool, typer.Option("--no-ui", help="Leave the talk page out.")] = False,
     model: Model = "pocket",
 ) -> None:
@@ -127,9 +134,9 @@ def serve(
         raise ConfigError("--max-sessions-per-key needs a key (DEEPTALK_API_KEY): without one all are alike.")
     security = security_for(host, key=key, origins=allow_origin or (), is_insecure=insecure)
     limits = ServerLimits(
-        context_positions=context or (POCKET_CONTEXT if model == "pocket" else ALL_POSITIONS),
+        context_positions=context or (POCKET_CONTEXT if model == "pocket" else UNLIMITED),
         max_sessions=max_sessions,
-        max_sessions_per_key=max_sessions_per_key or max_sessions,
+        max_sessions_per_key=max_sessions_per_key or UNLIMITED,
         max_waiting=2 * max_sessions,
         drain_seconds=drain_seconds,
     )
@@ -140,7 +147,12 @@ def serve(
         listening = bind(host, port)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         thread = ModelThread(open_model(model), limits=limits)
-        service = Service(thread, model=model, follows_instructions=instructions)
+        service = Service(
+            thread,
+            model=model,
+            follows_instructions=instructions,
+            transcribes=input_transcripts == "model",
+        )
         address, bound = listening.getsockname()[:2]
         here = f"{'http' if certificate is None else 'https'}://{address}:{bound}"
         page = "" if no_ui else f"; talk to it in a browser: {here}/"

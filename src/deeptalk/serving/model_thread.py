@@ -46,7 +46,8 @@ class Request:
     """One answer that is wanted: to these turns, the last ones said, in a mode of the layout.
 
     A request with a ``memory`` belongs to its conversation and is remembered there; one at a time. Where
-    ``may_forget``, the oldest turns are left out of what would not fit.
+    ``may_forget``, the oldest turns are left out of what would not fit. One that ``is_patient`` is not begun
+    while others wait.
     """
 
     turns: Sequence[Turn]
@@ -56,6 +57,7 @@ class Request:
     memory: Memory | None = None
     seed: int = 0
     may_forget: bool = True
+    is_patient: bool = False
 
 
 class Job(Protocol):
@@ -313,7 +315,7 @@ class ModelThread:
 
     def _read(self) -> bool:
         """Read some positions for the first request that can go on, and let it answer when all are read."""
-        for waiting in list(self._waiting):
+        for waiting in sorted(self._waiting, key=lambda waiting: waiting.request.is_patient):
             request = waiting.request
             if request.outlet.is_cancelled:
                 self._waiting.remove(waiting)

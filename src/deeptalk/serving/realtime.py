@@ -17,6 +17,7 @@ from deeptalk.serving.model_thread import BusyError, ModelThread, Request
 from deeptalk.serving.outlet import Ended
 from deeptalk.serving.response import Response
 from deeptalk.serving.settings import Settings, merged, new_session, read_settings, updated
+from deeptalk.serving.transcripts import InputTranscripts
 from deeptalk.serving.turns import HEARD_RATE, Ear, Said, Turn
 from deeptalk.serving.wire import ClientError, parse_base64, parse_json
 from deeptalk.shapes import Tensor
@@ -38,7 +39,8 @@ class SessionClosed(Exception):
 class RealtimeSession:
     """One client's conversation. ``send`` takes one JSON text; ``receive`` is called with one at a time.
 
-    ``begins_with`` are settings from the start, which somebody has checked.
+    ``begins_with`` are settings from the start, which somebody has checked. Where it ``transcribes``, clients
+    may have what they say written down.
     ``failed`` is done when an answer could not be sent: the session is then to be closed.
     """
 
@@ -50,6 +52,7 @@ class RealtimeSession:
         model: str,
         is_beta: bool = False,
         follows_instructions: bool = False,
+        transcribes: bool = False,
         begins_with: Mapping[str, Any] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -76,6 +79,9 @@ class RealtimeSession:
         self._ear: Ear | None = None
         self._instructions: Said | None = None
         self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self._transcripts = (
+            InputTranscripts(thread, self._emit, on_failure=self._fail) if transcribes else None
+        )
         self._num_heard = 0
         self._turn_id = ""
         self._longest_seconds = min(self._limits.utterance_seconds, thread.longest_seconds)
@@ -155,6 +161,8 @@ class RealtimeSession:
         """Let go of all that the session holds on the model thread."""
         if self._ear is not None:
             self._ear.drop()
+        if self._transcripts is not None:
+            await self._transcripts.close()
         if self._answering is not None:
             if self._response is not None:
                 self._response.outlet.cancel()
@@ -241,9 +249,10 @@ class RealtimeSession:
             self._push(self._ear, heard.samples)
         elif heard.kind == "stopped" and self._ear is not None:
             await self._emit(events.SPEECH_STOPPED, audio_end_ms=heard.at_ms, item_id=self._turn_id)
-            await self._commit_ear(self._turn_id, tail=False)
+            committed = await self._commit_ear(self._turn_id, tail=False)
             if detection.create_response:
                 self._answer_soon()
+            self._write_down(*committed)
 
     def _interrupt(self) -> None:
         """Stop the answer that is made or heard; the words up to here stay."""
@@ -283,17 +292,19 @@ class RealtimeSession:
             raise ClientError(
                 "input_audio_buffer_commit_empty", "A turn needs at least 100 ms of sound before its commit."
             )
-        await self._commit_ear(self._turn_id or new_id("item"), tail=self._detector is None)
+        committed = await self._commit_ear(self._turn_id or new_id("item"), tail=self._detector is None)
+        self._write_down(*committed)
         if self._detector is not None:
             self._detect_anew()
 
-    async def _commit_ear(self, item_id: str, *, tail: bool) -> None:
-        """Close the turn; with its ``tail``, what the resampler still holds."""
+    async def _commit_ear(self, item_id: str, *, tail: bool) -> tuple[Item, float]:
+        """Close the turn; with its ``tail``, what the resampler still holds. Its item, and its seconds."""
         ear = self._ear
         assert ear is not None
         if tail:
-            ear.push(self._sound_in.finish())
+            self._push(ear, self._sound_in.finish())
             self._sound_in = SoundIn(self._settings.audio_in)
+        seconds = self._num_heard / HEARD_RATE
         ear.close()
         self._thread.wake()
         self._forget_turn()
@@ -301,6 +312,14 @@ class RealtimeSession:
         previous = self._conversation.add(item)
         await self._emit(events.INPUT_COMMITTED, item_id=item.id, previous_item_id=previous)
         await self._emit_item(item, previous)
+        return item, seconds
+
+    def _write_down(self, item: Item, seconds: float) -> None:
+        """Have a spoken turn written down where that is wanted, behind the beginning of its answer."""
+        if self._transcripts is not None and self._settings.transcribes:
+            [ear] = ears_of(item.turns)
+            after = self._response if self.is_answering else None
+            self._transcripts.add(item, ear, seconds=seconds, after=after)
 
     async def _clear(self, event: dict[str, Any]) -> None:
         if self._ear is not None:
@@ -445,11 +464,15 @@ class RealtimeSession:
             self._tell_of(await response.run(self._emit, previous_item_id=previous), began=began)
         except Exception as error:
             response.outlet.cancel()
-            if not self.failed.done():
-                self.failed.set_result(error)
+            self._fail(error)
         if self._owes_answer and not self.failed.done():
             self._owes_answer = False
             self._respond(self._settings, metadata=None, apart=None)
+
+    def _fail(self, error: Exception) -> None:
+        """Tell whoever holds the socket that something could not be sent."""
+        if not self.failed.done():
+            self.failed.set_result(error)
 
     def _tell_of(self, done: Mapping[str, Any], *, began: float) -> None:
         """Count an answer that has ended, and log it without anything that was said."""

@@ -1,5 +1,6 @@
 """One answer of a Realtime session: its events from ``response.created`` to ``response.done``."""
 
+import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -28,7 +29,8 @@ class Emit(Protocol):
 class Response:
     """An answer while it is sent; its item grows with every piece that has left.
 
-    ``on_sound`` is told the seconds of every piece of sound that has left.
+    ``on_sound`` is told the seconds of every piece of sound that has left; ``has_begun`` is set when anything
+    has, and at the end.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Response:
         on_sound: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self.id, self.item = new_id("resp"), item
+        self.has_begun = asyncio.Event()
         self.outlet, self._settings, self._metadata = outlet, settings, metadata
         self._sample_rate, self._on_sound = sample_rate, on_sound
         self._sound = SoundOut(settings.audio_out, sample_rate=sample_rate)
@@ -75,6 +78,7 @@ class Response:
         part_place = place | {"item_id": item.id, "content_index": 0}
         await emit(events.PART_ADDED, **part_place, part=self._part(""))
         await self._send_pieces(emit, part_place)
+        self.has_begun.set()
         ended = self.outlet.ended or Ended(reason="interrupted")
         item.conclude(ended.turn, is_whole=ended.reason != "interrupted" and not self.is_cancelled)
         status = self._status(ended)
@@ -99,6 +103,7 @@ class Response:
                 self._note_words(piece.text)
             if len(piece.samples):
                 await self._send_sound(emit, place, piece.samples, is_last=False)
+            self.has_begun.set()
         if self._settings.speaks:
             await self._send_sound(emit, place, torch.zeros(0), is_last=True)
 

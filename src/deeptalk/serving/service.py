@@ -72,8 +72,16 @@ class Admission:
 class Service:
     """One model served under a name."""
 
-    def __init__(self, thread: ModelThread, *, model: str, follows_instructions: bool = False) -> None:
-        self.thread, self.model, self.follows_instructions = thread, model, follows_instructions
+    def __init__(
+        self,
+        thread: ModelThread,
+        *,
+        model: str,
+        follows_instructions: bool = False,
+        transcribes: bool = False,
+    ) -> None:
+        self.thread, self.model = thread, model
+        self.follows_instructions, self.transcribes = follows_instructions, transcribes
         self.limits, self.metrics = thread.limits, thread.metrics
         self.admission = Admission(thread.limits)
         self.is_draining = False

@@ -38,6 +38,7 @@ class Settings:
     audio_in: AudioFormat
     audio_out: AudioFormat
     turn_detection: TurnDetection | None
+    transcribes: bool
     voice: str
     temperature: float
     seed: int
@@ -144,6 +145,7 @@ def read_settings(
         audio_in=_format(audio_in, is_input=True),
         audio_out=_format(audio_out, is_input=False),
         turn_detection=_turn_detection(audio_in),
+        transcribes=isinstance(audio_in.values.get("transcription"), Mapping),
         voice=voice if isinstance(voice, str) and voice in voices else (voices[0] if voices else ""),
         temperature=float(field.number("temperature", 0.0, least=0.0, most=2.0)),
         seed=int(field.number("seed", 0, least=0, most=2**63 - 1)),

@@ -37,6 +37,7 @@ async def _hold(socket: WebSocket, service: Service) -> None:
         model=socket.query_params.get("model") or service.model,
         is_beta=socket.headers.get("openai-beta") == "realtime=v1",
         follows_instructions=service.follows_instructions,
+        transcribes=service.transcribes,
         begins_with=principal_of(socket.scope).session,
     )
     started = time.monotonic()
