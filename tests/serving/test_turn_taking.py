@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import itertools
 
 import pytest
 import torch
@@ -159,6 +160,77 @@ def test_no_delta_follows_the_start_of_speech(still: ModelThread):
             assert not {events.AUDIO_DELTA, events.TRANSCRIPT_DELTA} & {event["type"] for event in after}
             assert (await client.until(events.RESPONSE_DONE))["response"]["status"] == "incomplete"
         driving.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_long_silence_after_an_answer_is_a_turn(thread: ModelThread):
+    """It counts from the end of the sound, once for each answer, and not while the user speaks."""
+    clock = [0.0]
+    still_air = hush(1.0, rate=24_000)
+
+    async def main() -> None:
+        async with Client(thread, now=lambda: clock[0]) as client:
+            idle = {"type": "server_vad", "idle_timeout_ms": 5000, "silence_duration_ms": 200}
+            await client.send("session.update", session={"audio": {"input": {"turn_detection": idle}}})
+            for _ in range(7):  # nothing has been answered yet
+                await speak(client, still_air)
+            assert not client.of(events.TIMEOUT_TRIGGERED)
+            await speak(client, voice(0.5, rate=24_000), hush(0.5, rate=24_000))
+            await client.until(events.RESPONSE_DONE)
+            for _ in range(7):  # the answer is still to be heard
+                await speak(client, still_air)
+            assert not client.of(events.TIMEOUT_TRIGGERED)
+            clock[0] += 60.0
+            for _ in range(4):
+                await speak(client, still_air)
+            await speak(client, voice(0.5, rate=24_000), hush(0.5, rate=24_000))
+            await client.until(events.RESPONSE_DONE)
+            clock[0] += 60.0
+            assert not client.of(events.TIMEOUT_TRIGGERED)
+            for _ in range(6):
+                await speak(client, still_air)
+            [event] = client.of(events.TIMEOUT_TRIGGERED)
+            assert event["audio_start_ms"] == pytest.approx(7000 + 1000 + 7000 + 4000 + 1000, abs=200)
+            assert 5000 <= event["audio_end_ms"] - event["audio_start_ms"] < 5200
+            assert client.of(events.INPUT_COMMITTED)[-1]["item_id"] == event["item_id"]
+            assert len(client.of(events.SPEECH_STARTED)) == 2
+            response = (await client.until(events.RESPONSE_DONE))["response"]
+            assert response["status"] == "incomplete"
+            assert len(client.of(events.TIMEOUT_TRIGGERED)) == 1
+            assert not client.of(events.ERROR)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("padding", [300, 0])
+def test_a_silence_is_committed_once_where_the_client_answers(thread: ModelThread, padding: int):
+    moments = itertools.count(step=1000)
+
+    async def main() -> None:
+        async with Client(thread, now=lambda: float(next(moments))) as client:
+            idle = {"idle_timeout_ms": 5000, "create_response": False, "prefix_padding_ms": padding}
+            await client.send("session.update", session={"audio": {"input": {"turn_detection": idle}}})
+            await client.say("hello")
+            await client.answer()
+            for _ in range(3):
+                await speak(client, hush(6.0, rate=24_000))
+            assert len(client.of(events.TIMEOUT_TRIGGERED)) == len(client.of(events.INPUT_COMMITTED)) == 1
+            usage = (await client.answer())["usage"]
+            assert usage["input_token_details"]["audio_tokens"] > 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("given", [4999, 30_001, "long", True])
+def test_a_silence_that_can_not_be_waited_for(thread: ModelThread, given: object):
+    async def main() -> None:
+        async with Client(thread) as client:
+            idle = {"idle_timeout_ms": given}
+            await client.send("session.update", session={"audio": {"input": {"turn_detection": idle}}})
+            error = (await client.until(events.ERROR))["error"]
+            assert error["code"] == "invalid_value"
+            assert error["param"] == "session.audio.input.turn_detection.idle_timeout_ms"
 
     asyncio.run(main())
 

@@ -101,6 +101,13 @@ class TurnDetector:
         """Samples of the session so far."""
         return self._start + self._num_frames * FRAME + len(self._pending)
 
+    def take_kept(self) -> Float[Tensor, "S"]:
+        """The last moments of a silence, which are then forgotten."""
+        kept = [torch.from_numpy(frame) for frame in self._kept]
+        self._kept.clear()
+        self._voiced.clear()
+        return torch.cat([torch.zeros(0), *kept])
+
     def push(self, samples: Float[Tensor, "S"], *, is_audible: bool) -> list[Heard]:
         """Take further samples; ``is_audible`` while the user hears an answer."""
         self._pending = np.concatenate([self._pending, samples.numpy()])

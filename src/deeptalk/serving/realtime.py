@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import torch
+
 from deeptalk.errors import AudioError
 from deeptalk.serving import events
 from deeptalk.serving.audio_formats import SoundIn
@@ -90,6 +92,8 @@ class RealtimeSession:
         self._audible: Response | None = None
         self._audible_until = 0.0
         self._owes_answer = False
+        self._quiet_from: int | None = None
+        self._prompted_after: Response | None = None
         self._handlers: Mapping[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
             "session.update": self._update,
             "input_audio_buffer.append": self._append,
@@ -217,6 +221,7 @@ class RealtimeSession:
         else:
             for heard in self._detector.push(samples, is_audible=self.is_audible):
                 await self._follow(heard)
+            await self._end_silence()
         if self._ear is not None:
             await self._wait_for(self._ear)
 
@@ -249,10 +254,38 @@ class RealtimeSession:
             self._push(self._ear, heard.samples)
         elif heard.kind == "stopped" and self._ear is not None:
             await self._emit(events.SPEECH_STOPPED, audio_end_ms=heard.at_ms, item_id=self._turn_id)
-            committed = await self._commit_ear(self._turn_id, tail=False)
-            if detection.create_response:
-                self._answer_soon()
-            self._write_down(*committed)
+            await self._commit_found()
+
+    async def _end_silence(self) -> None:
+        """After an answer and the silence that the client has named, end a turn in which nothing was said."""
+        detector, detection = self._detector, self._settings.turn_detection
+        if detector is None or detection is None or detection.idle_timeout_ms is None:
+            return
+        has_answered = self._response is not None and self._response is not self._prompted_after
+        if not has_answered or self.is_answering or self.is_audible or detector.is_speaking:
+            self._quiet_from = None
+            return
+        if self._quiet_from is None:
+            self._quiet_from = detector.num_samples
+        start_ms, end_ms = (1000 * at // HEARD_RATE for at in (self._quiet_from, detector.num_samples))
+        if end_ms - start_ms < detection.idle_timeout_ms:
+            return
+        self._quiet_from, self._prompted_after = None, self._response
+        self._turn_id = new_id("item")
+        place = {"audio_start_ms": start_ms, "audio_end_ms": end_ms, "item_id": self._turn_id}
+        await self._emit(events.TIMEOUT_TRIGGERED, **place)
+        kept = detector.take_kept()
+        missing = max(0, int(SHORTEST_SECONDS * HEARD_RATE) - len(kept))
+        self._push(self._open_ear(), torch.nn.functional.pad(kept, (missing, 0)))
+        await self._commit_found()
+
+    async def _commit_found(self) -> None:
+        """End a turn that the server has found, and have it answered and written down."""
+        committed = await self._commit_ear(self._turn_id, tail=False)
+        detection = self._settings.turn_detection
+        if detection is not None and detection.create_response:
+            self._answer_soon()
+        self._write_down(*committed)
 
     def _interrupt(self) -> None:
         """Stop the answer that is made or heard; the words up to here stay."""

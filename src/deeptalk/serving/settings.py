@@ -16,16 +16,23 @@ RATES = {"audio/pcm": (24_000, 16_000), "audio/pcmu": (8_000,), "audio/pcma": (8
 EAGERNESS = {"low": 1000, "medium": 600, "auto": 600, "high": 350}
 """The silence in milliseconds that ends a turn under ``semantic_vad``, which is server VAD here."""
 
+IDLE_TIMEOUT_MS = (5_000, 30_000)
+"""From and up to which silence ``idle_timeout_ms`` may be set."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TurnDetection:
-    """When the server ends a user's turn by itself."""
+    """When the server ends a user's turn by itself.
+
+    After an answer and ``idle_timeout_ms`` of silence it ends a turn in which nothing was said; None: never.
+    """
 
     threshold: float = 0.5
     prefix_padding_ms: int = 300
     silence_duration_ms: int = 500
     create_response: bool = True
     interrupt_response: bool = True
+    idle_timeout_ms: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,6 +206,13 @@ def _format(audio: _Fields, *, is_input: bool) -> AudioFormat:
     return AudioFormat(kind, int(rate))
 
 
+def _idle_timeout(detection: _Fields) -> int | None:
+    if detection.values.get("idle_timeout_ms") is None:
+        return None
+    least, most = IDLE_TIMEOUT_MS
+    return int(detection.number("idle_timeout_ms", least, least=least, most=most))
+
+
 def _turn_detection(audio_in: _Fields) -> TurnDetection | None:
     if audio_in.values.get("turn_detection") is None:
         return None
@@ -218,4 +232,5 @@ def _turn_detection(audio_in: _Fields) -> TurnDetection | None:
         silence_duration_ms=int(silence),
         create_response=given.get("create_response", bool, True),
         interrupt_response=given.get("interrupt_response", bool, True),
+        idle_timeout_ms=_idle_timeout(given) if kind == "server_vad" else None,
     )
