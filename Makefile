@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: talk serve test check fix reproduce synthesisers clean
+.PHONY: talk serve test test-page screenshots check fix reproduce synthesisers clean
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -21,6 +21,17 @@ serve: .venv/ready
 
 test: .venv/ready
 	$(BIN)/pytest
+
+# Talks to the talk page in a headless Chromium: Debian's (apt-get install chromium), or `playwright install chromium`.
+test-page: .venv/playwright
+	$(BIN)/pytest -rs tests/serving/test_talk_page.py tests/serving/test_talk_page_browser.py
+
+screenshots: .venv/playwright
+	$(BIN)/python tests/serving/screenshots.py docs
+
+.venv/playwright: .venv/ready
+	$(BIN)/pip install -q -e '.[page]'
+	touch $@
 
 check: .venv/ready
 	$(BIN)/ruff format --check src tests
