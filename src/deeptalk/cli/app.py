@@ -65,7 +65,7 @@ VERBS = (
 )
 for verb in VERBS:
     app.command()(verb)
-app.command("eval")(evaluate)
+app.add_typer(evaluate, name="eval")
 app.add_typer(bench, name="bench")
 
 

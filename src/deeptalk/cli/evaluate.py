@@ -1,26 +1,23 @@
-"""``deeptalk eval``: every figure of a model, by one command."""
+"""``deeptalk eval``: every figure of the pocket model by one command, and scores on public benchmarks."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deeptalk.cli.arguments import Json, Model
+from deeptalk.cli.score import compare, score_answers, score_transcripts, table3
 
 if TYPE_CHECKING:
     from deeptalk.evaluation.metrics import Score
     from deeptalk.evaluation.pocket import PocketReport
 
 
-class Suite(StrEnum):
-    """What can be evaluated."""
-
-    POCKET = "pocket"
+evaluate = typer.Typer(help="Measure a model, or score what one gave for a benchmark.", no_args_is_help=True)
 
 
-def evaluate(
-    suite: Annotated[Suite, typer.Argument(help="Which figures.", show_default=False)],
+@evaluate.command()
+def pocket(
     model: Model = "pocket",
     questions: Annotated[
         Path | None,
@@ -65,6 +62,10 @@ def evaluate(
         print_json(report.to_dict())
     else:
         print_report(report)
+
+
+for scorer in (score_answers, score_transcripts, compare, table3):
+    evaluate.command()(scorer)
 
 
 def print_report(report: "PocketReport") -> None:

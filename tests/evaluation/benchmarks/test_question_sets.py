@@ -137,10 +137,12 @@ def test_answers_by_id_in_two_fields(tmp_path: Path) -> None:
         tmp_path / "answers.jsonl",
         {"id": "3", "text": "three", "transcript": "tree"},
         {"id": "0", "text": "zero", "transcript": None},
-        {"id": "1", "text": ""},
+        {"id": "1", "text": "", "transcript": "one"},
     )
     assert read_answers(path, items) == {"3": "three", "0": "zero", "1": ""}
-    assert read_answers(path, items, field="transcript") == {"3": "tree"}
+    assert read_answers(path, items, field="transcript") == {"3": "tree", "1": "one"}
+    with pytest.raises(DataError, match="line 1: there is no 'answer'; null stands"):
+        read_answers(path, items, field="answer")
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,11 @@ def read_answers(path: Path, items: Sequence[QaItem], *, field: str = "text") ->
     if rows and "response" in rows[0].values and "id" not in rows[0].values:
         _check_count(path, len(rows), len(items))
         return {item.id: row.text("response") for item, row in zip(items, rows, strict=True)}
+    for row in rows:
+        if field not in row.values:
+            raise DataError(f"{row.place}: there is no {field!r}; null stands for no answer.")
     given = unique(
-        (row.place, row.text("id"), row.text(field)) for row in rows if row.values.get(field) is not None
+        (row.place, row.text("id"), row.text(field)) for row in rows if row.values[field] is not None
     )
     known = {item.id for item in items}
     for name in given:

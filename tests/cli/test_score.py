@@ -1,0 +1,167 @@
+"""Scores of public benchmarks from the command line: what is printed, written and refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from deeptalk.cli import app
+from deeptalk.evaluation.benchmarks.llm_judge import LlmJudge
+
+RIGHT = {"a": "Paris", "b": "twenty one", "c": "O'Neill"}
+
+
+def run(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(app, ["eval", *(str(argument) for argument in arguments)])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def write_lines(path: Path, *records: object) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    records = [{"id": name, "question": f"{name}?", "answers": [answer]} for name, answer in RIGHT.items()]
+    return write_lines(tmp_path / "set.jsonl", *records)
+
+
+def answered(path: Path, **texts: str) -> Path:
+    return write_lines(path, *[{"id": name, "text": text} for name, text in texts.items()])
+
+
+def test_both_rules_stand_side_by_side(questions, tmp_path):
+    answers = answered(tmp_path / "answers.jsonl", a="In Paris.", b="It is 21.", c="Nobody.")
+    out = tmp_path / "new" / "scores.json"
+    printed = json.loads(run("score-answers", questions, answers, "--out", out, "--json").stdout)
+    assert {name: (score["count"], score["total"]) for name, score in printed["scores"].items()} == {
+        "contain-words": (2, 3),
+        "has-answer": (1, 3),
+    }
+    assert printed["rules"] == {"contain-words": "1", "has-answer": "1"}
+    assert (printed["num_missing"], printed["errors"]) == (0, None)
+    written = json.loads(out.read_text())
+    items = written.pop("items")
+    assert written == printed
+    assert items[1] == {
+        "id": "b",
+        "given": "It is 21.",
+        "parts": {"contain-words": [1.0, 1.0], "has-answer": [0.0, 1.0]},
+        "reason": "",
+    }
+    assert str(tmp_path) not in out.read_text()
+    table = run("score-answers", questions, answers, "--rule", "whole-words").stdout
+    assert "whole-words" in table
+    assert "contain-words" not in table
+    assert "2 of 3" in table
+
+
+def test_what_is_missing_is_wrong_and_a_failure_unless_allowed(questions, tmp_path):
+    answers = answered(tmp_path / "answers.jsonl", a="In Paris.", c="")
+    result = run("score-answers", questions, answers, "--json", code=1)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("1 of 3 items are missing and 0 were not judged")
+    allowed = run("score-answers", questions, answers, "--json", "--allow-missing")
+    assert allowed.stdout == result.stdout
+    assert json.loads(allowed.stdout)["scores"]["has-answer"]["total"] == 3
+    assert allowed.stderr == ""
+
+
+def test_a_judge_is_asked_once(questions, tmp_path, monkeypatch):
+    asked = []
+
+    def transport(url, body, *, headers, timeout_seconds):
+        asked.append((url, json.loads(body), headers))
+        return json.dumps({"choices": [{"message": {"content": "yes"}}]}).encode()
+
+    monkeypatch.setitem(LlmJudge.__init__.__kwdefaults__, "transport", transport)
+    answers = answered(tmp_path / "answers.jsonl", a="x", b="y", c="z")
+    given = ("score-answers", questions, answers, "--judge-url", "http://here/v1", "--judge-model", "m")
+    kept = ("--judge-replies", tmp_path / "replies.jsonl", "--json")
+    first = json.loads(run(*given, *kept).stdout)
+    assert first["scores"]["llm-judge"]["count"] == 3
+    assert first["rules"]["llm-judge"].startswith("m, prompt ")
+    assert run(*given, *kept).stdout == json.dumps(first, ensure_ascii=False) + "\n"
+    assert len(asked) == 3
+
+
+def test_error_rates_by_two_normalizers(tmp_path):
+    (tmp_path / "text").write_text("u1 Hello, world.\nu2 今天很好\n")
+    (tmp_path / "heard").write_text("u1 hello world\nu2 今天好\n")
+    given = ("score-transcripts", tmp_path / "text", tmp_path / "heard", "--normalizer", "wenet")
+    report = json.loads(run(*given, "--normalizer", "seedtts-zh", "--json").stdout)
+    values = {name: (score["count"], score["total"]) for name, score in report["scores"].items()}
+    assert values["wenet/corpus"] == (3, 6)
+    assert values["seedtts-zh/corpus"] == (2, 14)
+    assert report["scores"]["wenet/utterances"]["value"] == pytest.approx((100 + 25) / 2)
+    assert report["errors"] == {"substitutions": 2, "deletions": 1, "insertions": 0, "units": 6}
+    assert report["scores"]["wenet/corpus"]["unit"] == "% CER"
+    assert "substitutions 2" in run(*given).stdout
+    (tmp_path / "heard").write_text("u1 hello world\n")
+    lost = json.loads(run(*given, "--json", code=1).stdout)
+    assert lost["scores"]["wenet/corpus"]["count"] == 6
+    assert lost["num_missing"] == 1
+
+
+def test_two_models_are_compared(questions, tmp_path):
+    texts = {"left": ("no", "no", "no"), "right": ("Paris", "21", "o'neill"), "other": ("no", "no", "no")}
+    for name, (a, b, c) in texts.items():
+        answers = answered(tmp_path / "answers.jsonl", a=a, b=b, c=c)
+        run("score-answers", questions, answers, "--out", tmp_path / f"{name}.json")
+    lines = run("compare", tmp_path / "left.json", tmp_path / "right.json", "--json").stdout.splitlines()
+    contain, has = (json.loads(line) for line in lines)
+    assert contain == {
+        **{"name": "contain-words", "left": 0.0, "right": 100.0, "difference": 100.0},
+        **{"low": 100.0, "high": 100.0, "share_not_above": 0.0, "is_clear": True},
+    }
+    assert (has["name"], has["difference"]) == ("has-answer", pytest.approx(200 / 3))
+    shown = run("compare", tmp_path / "left.json", tmp_path / "other.json").stdout
+    assert shown.count("not clear") == 2
+    questions.write_text(questions.read_text() + "\n")
+    run("score-answers", questions, tmp_path / "answers.jsonl", "--out", tmp_path / "other.json")
+    refused = run("compare", tmp_path / "left.json", tmp_path / "other.json", code=2)
+    assert "of other data" in refused.stderr
+
+
+def test_table_3_tells_the_drop_and_what_does_not_follow():
+    shown = run("table3").stdout
+    assert "DeepTalk            50.17    -5.45 %  against DeepSeek-V2-Lite\n" in shown
+    assert "! GLM-4: its 12 values average 67.62, printed is 64.08\n" in shown
+    lines = [json.loads(line) for line in run("table3", "--json").stdout.splitlines()]
+    assert len(lines) == 13
+    assert lines[1]["model"] == "DeepTalk"
+    assert (round(lines[1]["drop"], 2), round(lines[1]["mean_of_set_drops"], 2)) == (-5.45, -5.81)
+    assert [line["complaint"].split(":")[0] for line in lines[11:]] == ["GLM-4", "GLM-4-Voice"]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--rule", "exact"), "no scoring rule is called 'exact'"),
+        (("--layout", "kinder"), "no layout is called 'kinder'"),
+        (("--judge-url", "http://x"), "needs both --judge-url and --judge-model"),
+        (("--judge-url", "x", "--judge-model", "m"), "must begin with http://"),
+        (
+            ("--judge-url", "http://x", "--judge-model", "m", "--judge-prompt", "nowhere"),
+            "nowhere: can't be read",
+        ),
+        (("--out", "/proc/x/y"), "/proc/x/y: can't be written"),
+        (("--field", "transcript"), "there is no 'transcript'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(options, complaint, questions, tmp_path):
+    answers = answered(tmp_path / "answers.jsonl", a="x")
+    before = sorted(tmp_path.iterdir())
+    (line,) = run("score-answers", questions, answers, *options, code=2).stderr.splitlines()
+    assert complaint in line
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_file_that_is_not_there_is_one_line(questions, tmp_path):
+    (line,) = run("score-answers", tmp_path / "x.jsonl", questions, code=2).stderr.splitlines()
+    assert "x.jsonl: can't be read" in line
+    (line,) = run("score-answers", questions, questions, code=2).stderr.splitlines()
+    assert "there is no 'text'" in line
