@@ -54,8 +54,8 @@ def write_microphone(path: Path, questions: Sequence[Path], *, pause_seconds: fl
 
 @contextmanager
 def served() -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """``deeptalk serve`` on a free port: the address of its page, and the process."""
-    command = [sys.executable, "-m", "deeptalk", "serve", "--port", "0"]
+    """``deeptalk serve`` on a free port, with input transcripts: its page's address, and the process."""
+    command = [sys.executable, "-m", "deeptalk", "serve", "--port", "0", "--input-transcripts", "model"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert process.stdout is not None

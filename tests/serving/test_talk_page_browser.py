@@ -93,18 +93,20 @@ def saved(page: "Page", name: str, folder: Path) -> Path:
 
 
 def assert_heard(page: "Page", folder: Path) -> None:
-    """An answer is there in words and in sound, and its time is shown."""
+    """Question and answer are there in words and in sound, and the answer's time is shown."""
     words = answer_of(page)
     assert re.search(r"\w\w", words)
     for row in ("heard", "received"):
         assert float(page.locator(f"#{row} td").nth(0).inner_text()) > 0
     assert "p95" in page.locator("#in-short").inner_text()
+    sync_api.expect(page.locator(".user .words")).not_to_contain_text("Spoken", timeout=60_000)
     page.get_by_role("button", name="Settings").click()
     told = json.loads(saved(page, "Save the words", folder).read_text())
     samples, rate = soundfile.read(saved(page, "Save the sound", folder))
     page.keyboard.press("Escape")
     user, answer = told["turns"]
     assert (user["role"], answer["role"]) == ("user", "assistant")
+    assert re.search(r"\w\w", user["text"])
     assert answer["text"].strip() == words.strip()
     assert answer["first_sound_ms"] > 0
     assert rate == 24_000
@@ -180,7 +182,7 @@ def test_what_goes_wrong_is_said(page: "Page", server: tuple[str, subprocess.Pop
     socket = url.replace("http", "ws") + "v1/realtime"
     with connect(socket), connect(socket):
         start.click()
-        sync_api.expect(alert).to_contain_text("places on the server are taken. Trying again in")
+        sync_api.expect(alert).to_contain_text("No place is free on the server. Trying again in")
     wait_for(page, "ready")
     assert alert.inner_text() == ""
     process.kill()

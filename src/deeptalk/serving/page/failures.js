@@ -8,13 +8,13 @@ export const KEY_UNSENDABLE = failure("This key has characters that a browser ca
 export const MICROPHONE_LOST = failure("The microphone is gone. Plug it in, or choose another in the settings, then start again.");
 const GONE = failure("The server can't be reached.", true);
 const LOST = failure("The connection was lost.", true);
-const BUSY = failure("All places on the server are taken.", true);
+const BUSY = failure("No place is free on the server.", true);
 const NOT_READY = failure("The server is starting or going down.", true);
 const FOREIGN = failure("The server doesn't accept this page's address. Open the page at the address that the server printed.");
 
 const INSECURE = failure(
   "Browsers give the microphone only to pages on this computer or over https. " +
-    "Open the page at http://127.0.0.1 on the computer that serves it, or put https in front of the server."
+    "Open the page at http://127.0.0.1 on the computer that serves it, or have the server started with --self-signed."
 );
 const MICROPHONE = {
   NotAllowedError: "The microphone was not allowed. Allow it for this page in the browser's address bar, then start again.",

@@ -23,7 +23,7 @@ const STATUS_PUSH = {
   speaking: "Answering. Hold the button to interrupt.",
 };
 const STATUS_FREE = {
-  ready: "Just speak. A short silence ends your turn.",
+  ready: "Just speak. Silence ends your turn.",
   speaking: "Answering. Speak up to interrupt.",
 };
 
