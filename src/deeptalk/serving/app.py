@@ -19,10 +19,8 @@ from deeptalk.serving.security import REALTIME_PATH, Guard, Security, error_body
 from deeptalk.serving.service import Service
 from deeptalk.serving.speech import speech_route, transcription_route
 from deeptalk.serving.talk_page import page_routes
+from deeptalk.serving.watchdog import Watchdog
 from deeptalk.serving.websocket import serve_realtime
-
-HEARTBEAT_SECONDS = 60.0
-"""A model thread that has not finished a tick for so long is taken to be stuck."""
 
 
 def create_app(
@@ -37,7 +35,7 @@ def create_app(
         await serve_realtime(socket, service)
 
     async def health(request: Request) -> Response:
-        return _status(service.thread.is_alive(within_seconds=HEARTBEAT_SECONDS))
+        return _status(service.is_well)
 
     async def ready(request: Request) -> Response:
         return _status(service.is_ready)
@@ -47,9 +45,12 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        watchdog = Watchdog(lambda: service.thread.silent_seconds, patience_seconds=service.patience_seconds)
         service.thread.start()
+        watchdog.start()
         yield
         service.thread.stop()
+        watchdog.stop()
 
     started = int(time.time())
     card = {"id": service.model, "object": "model", "created": started, "owned_by": "deeptalk"}

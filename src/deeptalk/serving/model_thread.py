@@ -164,7 +164,14 @@ class ModelThread:
 
     def is_alive(self, *, within_seconds: float) -> bool:
         """Whether the thread runs and has begun a tick so lately."""
-        return self._thread.is_alive() and self._now() - self.last_beat <= within_seconds
+        return self._thread.is_alive() and self.silent_seconds <= within_seconds
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long no tick has begun; 0 while the first turn lasts, and after the thread was stopped."""
+        if not self._is_ready or (self._is_stopping and not self._thread.is_alive()):
+            return 0.0
+        return self._now() - self.last_beat
 
     def start(self) -> None:
         """Begin; ``is_ready`` tells when the first turn, which warms up, is over."""
@@ -262,7 +269,7 @@ class ModelThread:
             pieces = conversation.reply()
             next(pieces, None)
             conversation.interrupt()
-            self._is_ready = True
+            self.last_beat, self._is_ready = self._now(), True
         except Exception:
             _logger.exception("The first turn failed: the server does not become ready.")
 

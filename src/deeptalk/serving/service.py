@@ -10,6 +10,7 @@ from deeptalk.serving.metrics import process_gauges
 from deeptalk.serving.model_thread import ModelThread
 from deeptalk.serving.realtime import RealtimeSession
 from deeptalk.serving.security import Principal
+from deeptalk.serving.watchdog import patience_of
 
 
 class FullError(Exception):
@@ -84,14 +85,20 @@ class Service:
         self.follows_instructions, self.transcribes = follows_instructions, transcribes
         self.limits, self.metrics = thread.limits, thread.metrics
         self.admission = Admission(thread.limits)
+        self.patience_seconds = patience_of(thread.loaded)
         self.is_draining = False
         self._held: Counter[str] = Counter()
         self._sessions: dict[RealtimeSession, asyncio.Event] = {}
 
     @property
+    def is_well(self) -> bool:
+        """Whether the model thread runs and is not stuck."""
+        return self.thread.is_alive(within_seconds=self.patience_seconds)
+
+    @property
     def is_ready(self) -> bool:
         """Whether new work is taken."""
-        return self.thread.is_ready and not self.is_draining
+        return self.thread.is_ready and self.is_well and not self.is_draining
 
     @asynccontextmanager
     async def slot(self, principal: Principal, *, may_wait: bool) -> AsyncIterator[None]:
