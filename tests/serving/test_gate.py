@@ -1,6 +1,7 @@
 """Who comes in over the network: pages of other origins, TLS, slow heads of requests, keys that want much."""
 
 import asyncio
+import shutil
 import ssl
 import time
 from collections.abc import Iterator
@@ -177,6 +178,7 @@ def test_a_head_that_does_not_come_drops_the_connection(loaded: LoadedModel):
     serve(loaded, script, handshake_seconds=0.1)
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
 def test_a_session_over_tls_with_a_certificate_made_for_it(loaded: LoadedModel):
     with certificate_for("127.0.0.1", cert=None, key=None, is_self_signed=True) as certificate:
         assert certificate is not None

@@ -82,7 +82,7 @@ class Continuation:
         engine = self._engine
         x = engine.model.embed(grid_of(engine, ids)[None].to(engine.model.device))
         is_audio = torch.zeros(x.shape[:2], dtype=torch.bool)
-        routed = engine._routed(is_audio)
+        routed = engine._routed(is_audio)  # as the engine routes its own text
         hidden = engine.model.backbone(x, cache=self._history.cache, **routed).hidden[0]
         logits = engine.model.backbone.lm_head(hidden[-1:] if last_only else hidden)
         return logits.float().log_softmax(-1).cpu()
