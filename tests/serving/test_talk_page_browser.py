@@ -75,13 +75,16 @@ def answer_of(page: "Page") -> str:
 
 
 def until_asked(page: "Page") -> None:
-    """Wait until the level meter has seen the question and the silence after it."""
-    meter = page.get_by_role("meter")
-    while int(meter.get_attribute("aria-valuenow") or 0) < 40:
-        page.wait_for_timeout(50)
-    page.wait_for_timeout(1000 * soundfile.info(QUESTION).duration)
-    while int(meter.get_attribute("aria-valuenow") or 0) > 5:
-        page.wait_for_timeout(50)
+    """Wait until the level has shown the question, and then half a second of silence."""
+    page.evaluate("""() => new Promise((resolve, reject) => {
+        setTimeout(() => reject(new Error("the question was not heard")), 60_000);
+        let heardAt = Infinity;
+        setInterval(() => {
+            const isLoud = Number(document.body.style.getPropertyValue("--level")) > 0.4;
+            if (isLoud) heardAt = performance.now();
+            if (performance.now() - heardAt > 500) resolve();
+        }, 20);
+    })""")
 
 
 def saved(page: "Page", name: str, folder: Path) -> Path:
@@ -128,6 +131,23 @@ def test_push_to_talk_with_the_keyboard_alone(page: "Page", tmp_path: Path):
     assert page.get_by_role("alert").inner_text() == ""
     page.get_by_role("button", name="End").click()
     assert page.get_by_role("button", name="Start").evaluate("button => button === document.activeElement")
+
+
+def test_a_tap_begins_a_tap_sends_and_escape_stops_the_answer(page: "Page"):
+    """Of an answer that was stopped, the words that were not heard are struck out."""
+    page.get_by_role("button", name="Start").click()
+    wait_for(page, "ready")
+    page.get_by_role("button", name="Talk").click()
+    wait_for(page, "hearing")
+    until_asked(page)
+    page.get_by_role("button", name="Send").click()
+    wait_for(page, "speaking")
+    said = page.locator(".assistant .words").inner_text()
+    page.keyboard.press("Escape")
+    sync_api.expect(page.locator(".assistant s")).to_contain_text(re.compile(r"\w"))
+    assert page.locator(".assistant .words").inner_text().startswith(said.strip()[:3])
+    assert page.locator("body").get_attribute("data-phase") == "ready"
+    assert page.get_by_role("alert").inner_text() == ""
 
 
 def test_hands_free_finds_the_turn_by_itself(page: "Page", tmp_path: Path):

@@ -42,6 +42,7 @@ export function holdToTalk(button, talk, click) {
     event.code === "Space" &&
     (event.target === button || !event.target.closest?.("button, dialog, input:not([type=radio])"));
   addEventListener("keydown", (event) => {
+    if (event.repeat && event.target === button) event.preventDefault(); // or a held Enter clicks on and on
     if (!isSpace(event) || !(talk.canHold || downAt !== null)) return;
     event.preventDefault();
     if (!event.repeat && downAt === null) down();

@@ -48,8 +48,7 @@ function showPhase(phase) {
   document.body.dataset.phase = phase;
   $("talk-label").textContent = isFree ? (talk.isMuted ? "Unmute" : "Mute") : (LABELS[phase] ?? "Talk");
   $("talk").setAttribute("aria-disabled", phase === "connecting");
-  $("talk").setAttribute("aria-pressed", isFree ? talk.isMuted : talk.isHeld);
-  $("stop").disabled = phase !== "thinking" && phase !== "speaking";
+  $("stop").disabled = !talk.isAnswering;
   $("end").disabled = !talk.isLive && phase !== "retrying";
   const special = talk.mode === "free" ? STATUS_FREE : STATUS_PUSH;
   const isSilenced = isFree && talk.isMuted && phase === "ready";
@@ -126,7 +125,6 @@ $("end").addEventListener("click", () => {
   $("talk").focus();
 });
 $("modes").addEventListener("change", ({ target }) => {
-  if (talk.isHeld) talk.discard();
   talk.mode = target.value;
   if (talk.isLive) talk.configure();
   showPhase(talk.phase);

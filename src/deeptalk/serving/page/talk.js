@@ -65,6 +65,11 @@ export class Talk {
     return ["ready", "hearing", "thinking", "speaking"].includes(this.phase);
   }
 
+  /** Whether there is an answer to stop. */
+  get isAnswering() {
+    return ["thinking", "speaking"].includes(this.phase);
+  }
+
   /** Whether the button is there to be held. */
   get canHold() {
     return this.isLive && this.mode === "push";
@@ -197,7 +202,7 @@ export class Talk {
     clearTimeout(this.#timer);
     this.#cut();
     this.#dropQuestion();
-    this.#isSending = this.#isAbandoned = false;
+    this.#isSending = this.#isClosing = this.#isAbandoned = false;
     this.#isFree = this.#endedAt = null;
   }
 
@@ -236,8 +241,8 @@ export class Talk {
     this.#isClosing = true;
     this.#enter("thinking");
     await this.#tail();
+    if (!this.#isClosing) return; // thrown away meanwhile
     this.#isClosing = this.#isSending = false;
-    if (!this.isLive) return;
     if (this.#tape.ms < SHORTEST_MS) {
       this.#view.problem("That was too short: hold the button, or tap it once to begin and once more to send.");
       return this.discard();
@@ -250,6 +255,7 @@ export class Talk {
   /** Throw away what the user is saying. */
   discard() {
     clearTimeout(this.#timer);
+    this.#isClosing = false;
     this.#isSending = this.mode === "free" && !this.isMuted;
     this.#client?.send("input_audio_buffer.clear");
     this.#dropQuestion();
@@ -322,15 +328,12 @@ export class Talk {
 
   /** Stop the answer that is made or heard. */
   interrupt() {
-    if (this.phase === "thinking" && !this.#answer) {
-      this.#isAbandoned = true;
-      this.#client?.send("response.cancel");
-    }
-    if (this.#answer && !this.#answer.isOver) {
-      if (!this.#answer.isDone) this.#client?.send("response.cancel");
-      this.#stopPlaying();
-    }
-    if (this.isLive) this.#enter("ready");
+    if (this.#isClosing) return this.discard();
+    if (!this.isAnswering) return;
+    this.#isAbandoned = !this.#answer;
+    if (!this.#answer?.isDone) this.#client?.send("response.cancel");
+    this.#stopPlaying();
+    this.#enter("ready");
   }
 
   /** Be silent, and have the server forget what was not heard. */
@@ -406,8 +409,8 @@ export class Talk {
     if (response.status === "failed") {
       this.#view.problem(`The server could not answer: ${error?.message ?? "it gave no reason"}`);
     }
-    if (!answer.turn.text && !answer.turn.pieces.length) this.#drop(answer.turn);
     if (!answer.receivedAt) this.#settle();
+    if (!answer.turn.text && !answer.receivedAt) this.#drop(answer.turn);
   }
 
   /** The answer has been heard to its end. */
