@@ -1,0 +1,145 @@
+"""Batched likelihoods are those of the stock model on one text at a time, and so are continuations."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from deeptalk.decoding import DecodingEngine, LoadedModel
+from deeptalk.errors import ConfigError, DataError
+from deeptalk.evaluation.benchmarks.text_model import Continuation, TextModel
+from deeptalk.experts import ExpertPartition, Routing, router_mask
+from deeptalk.streams.text import ByteTokenizer
+
+RNG = random.Random(2)
+PAIRS = [
+    ("".join(RNG.choices("abc é", k=RNG.randint(0, 12))), "".join(RNG.choices(" abcdü", k=RNG.randint(1, 6))))
+    for _ in range(300)
+]
+BOS = 256
+
+
+@pytest.fixture
+def model(loaded: LoadedModel) -> TextModel:
+    return TextModel(loaded.engine, batch_size=7)
+
+
+@torch.inference_mode()
+def stock_log_probs(loaded: LoadedModel, ids: list[int]) -> torch.Tensor:
+    """Row t: log-probabilities of what stands behind token t, by the stock text model alone."""
+    stock = loaded.model.backbone.model
+    return stock(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
+
+
+def stock_score(loaded: LoadedModel, ids: list[int], num_scored: int) -> tuple[float, bool]:
+    log_probs = stock_log_probs(loaded, ids[:-1])[len(ids) - 1 - num_scored :]
+    picked = [float(row[token]) for row, token in zip(log_probs, ids[-num_scored:], strict=True)]
+    return sum(picked), log_probs.argmax(-1).tolist() == ids[-num_scored:]
+
+
+def test_of_300_pairs_every_likelihood_is_the_stock_models(loaded, model) -> None:
+    found = model.log_likelihoods(PAIRS)
+    for (context, continuation), (score, is_greedy) in zip(PAIRS, found, strict=True):
+        ids = [BOS, *(context + continuation).encode()]
+        spaces = len(context) - len(context.rstrip())
+        expected = stock_score(loaded, ids, len(continuation.encode()) + spaces)
+        assert score == pytest.approx(expected[0], abs=1e-4)
+        assert is_greedy == expected[1]
+    assert len({round(score, 6) for score, _ in found}) > 250
+
+
+def test_the_greedy_continuation_is_told(loaded, model) -> None:
+    likeliest = {c: int(stock_log_probs(loaded, [BOS, ord(c)])[-1].argmax()) for c in "abcdefghijklmnop"}
+    pairs = [(context, chr(best)) for context, best in likeliest.items() if best < 128]
+    assert pairs
+    assert all(is_greedy for _, is_greedy in model.log_likelihoods(pairs))
+    others = [(context, chr(ord(best) ^ 1)) for context, best in pairs]
+    assert not any(is_greedy for _, is_greedy in model.log_likelihoods(others))
+
+
+def test_pairs_are_cut_from_the_whole_text(model) -> None:
+    assert model.encode_pair("ab ", "cd") == ([BOS, *b"ab"], list(b" cd"))
+    assert model.encode_pair("", "cd") == ([BOS], list(b"cd"))
+    assert model.encode_pair("  ", "c") == ([BOS], list(b"  c"))
+    assert model.log_likelihoods([("ab", "")]) == [(0.0, True)]
+    assert model.log_likelihoods([]) == []
+
+
+def test_a_long_text_loses_its_beginning(loaded) -> None:
+    short = TextModel(loaded.engine, max_positions=6)
+    (score, _), (whole, _) = short.log_likelihoods([("abcdefgh", "xyz"), ("abc", "xyz")])
+    assert score == pytest.approx(stock_score(loaded, [*b"efghxyz"], 3)[0], abs=1e-4)
+    assert whole == pytest.approx(stock_score(loaded, [BOS, *b"abcxyz"], 3)[0], abs=1e-4)
+    with pytest.raises(DataError, match="a continuation of 7 tokens is longer than 6"):
+        short.log_likelihoods([("a", "b"), ("a", "abcdefg")])
+
+
+def test_windows_score_every_token_once_with_as_much_context_as_fits(loaded, model) -> None:
+    (whole, nothing) = model.rolling_log_likelihoods(["hello world", ""])
+    assert whole == pytest.approx(stock_score(loaded, [BOS, *b"hello world"], 11)[0], abs=1e-4)
+    assert nothing == 0.0
+    (found,) = TextModel(loaded.engine, max_positions=4).rolling_log_likelihoods(["hello world"])
+    windows = [([BOS, *b"hell"], 4), ([*b"lo wo"], 4), ([*b"world"], 3)]
+    assert found == pytest.approx(sum(stock_score(loaded, ids, n)[0] for ids, n in windows), abs=1e-4)
+
+
+@torch.inference_mode()
+def test_a_model_that_limits_its_experts_is_asked_with_them(loaded, model, monkeypatch) -> None:
+    talker, audio_experts = loaded.model, ((0, 2, 4), (1, 2, 3))
+    limited = {"text": "text", "audio": "audio"}
+    config = replace(talker.config, audio_experts=audio_experts, routing=limited)
+    monkeypatch.setattr(talker, "config", config)
+    found = TextModel(DecodingEngine(talker)).log_likelihoods(PAIRS[:20])
+    mask = router_mask(ExpertPartition(is_audio=talker.is_audio(), experts_per_token=2), Routing(**limited))
+    for (context, continuation), (score, _) in zip(PAIRS[:20], found, strict=True):
+        known, added = model.encode_pair(context, continuation)
+        grid = torch.full(
+            (1, talker.layout.num_streams, len(known) + len(added) - 1), talker.layout.pad_audio
+        )
+        grid[0, 0] = torch.tensor([*known, *added][:-1])
+        groups = torch.zeros_like(grid[:, 0])
+        hidden = talker.backbone(talker.embed(grid), groups=groups, router_mask=mask).hidden
+        log_probs = talker.backbone.lm_head(hidden[0, len(known) - 1 :]).log_softmax(-1)
+        expected = sum(float(row[token]) for row, token in zip(log_probs, added, strict=True))
+        assert score == pytest.approx(expected, abs=1e-4)
+    free = model.log_likelihoods(PAIRS[:20])
+    assert max(abs(left - right) for (left, _), (right, _) in zip(found, free, strict=True)) > 0.003
+
+
+def greedy(loaded: LoadedModel, context: str, count: int) -> list[int]:
+    ids = [BOS, *context.encode()]
+    for _ in range(count):
+        ids.append(int(stock_log_probs(loaded, ids)[-1].argmax()))
+        if ids[-1] == loaded.model.layout.eos_id:
+            return ids[len(context.encode()) + 1 : -1]
+    return ids[len(context.encode()) + 1 :]
+
+
+def test_continuations_are_greedy_and_end_where_they_should(loaded, model) -> None:
+    contexts = ["", "a", "hello", "hello world, and more", "b" * 9, "c d", "xyz", "é", "0"]
+    found = model.continue_texts(contexts, Continuation(max_tokens=9))
+    tokens = ByteTokenizer()
+    assert found == [tokens.decode(greedy(loaded, context, 9)) for context in contexts]
+    assert any(len(text) > 2 for text in found)
+    end = next(text for text in found if len(text) > 2)[1:3]
+    cut = model.continue_texts(contexts, Continuation(until=("nowhere", end), max_tokens=9))
+    assert cut == [text.split(end)[0] for text in found]
+    assert cut != found
+
+
+def test_what_is_drawn_depends_on_the_seed(model) -> None:
+    how = Continuation(max_tokens=8, temperature=5.0)
+    drawn = [model.continue_texts(["ab", "ab"], how, seed=seed) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0][0] != drawn[0][1]
+
+
+def test_settings_are_checked(loaded, model, monkeypatch) -> None:
+    with pytest.raises(ConfigError, match="batch_size must be >= 1"):
+        TextModel(loaded.engine, batch_size=0)
+    with pytest.raises(ConfigError, match=f"max_tokens must be below max_positions, {model.max_positions}"):
+        model.continue_texts(["a"], Continuation(max_tokens=model.max_positions))
+    monkeypatch.setattr(loaded.engine.model, "tokenizer", None)
+    with pytest.raises(ConfigError, match="no tokenizer"):
+        TextModel(loaded.engine)
