@@ -89,7 +89,7 @@ def test_no_answer_is_wrong_without_being_asked_about(answer: str | None) -> Non
     assert not server.asked
 
 
-@pytest.mark.parametrize("code", [400, 401, 404])
+@pytest.mark.parametrize("code", [302, 400, 401, 404])
 def test_a_refusal_of_all_requests_ends_the_run(code: int) -> None:
     server = Server(status(code))
     with pytest.raises(ConfigError, match=f"status {code}.*'judge-1'"):
@@ -155,7 +155,8 @@ def test_a_server_on_this_machine() -> None:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             is_known = self.headers["Authorization"] == "Bearer k" and self.path == "/v1/chat/completions"
-            self.send_response(200 if is_known else 401)
+            self.send_response(302 if self.path.startswith("/moved/") else 200 if is_known else 401)
+            self.send_header("Location", url + "/chat/completions")
             self.end_headers()
             self.wfile.write(spoken("yes" if "Paris" in body["messages"][0]["content"] else "no"))
 
@@ -171,6 +172,9 @@ def test_a_server_on_this_machine() -> None:
         assert not asked.judge("capital?", "Rome", ["P"]).is_right
         with pytest.raises(ConfigError, match="status 401"):
             LlmJudge(JudgeSettings(url=url, model="m"), transport=post).judge("q", "a", ["r"])
+        moved = JudgeSettings(url=url.replace("/v1", "/moved"), model="m", key="k")
+        with pytest.raises(ConfigError, match="status 302"):
+            LlmJudge(moved, transport=post).judge("q", "a", ["r"])
     finally:
         server.shutdown()
         server.server_close()

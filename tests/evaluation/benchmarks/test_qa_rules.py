@@ -11,7 +11,14 @@ from benchmark_texts import pairs
 
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.evaluation.benchmarks.number_words import named_number
-from deeptalk.evaluation.benchmarks.qa_rules import RULES, contains_words, has_answer, rule, whole_words
+from deeptalk.evaluation.benchmarks.qa_rules import (
+    RULES,
+    contains_words,
+    has_answer,
+    rule,
+    rule_version,
+    whole_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +131,10 @@ def test_a_right_answer_of_which_nothing_is_left_is_an_error(name: str, referenc
         return
     with pytest.raises(DataError, match="right answer"):
         rule(name)("Paris", references)
+
+
+def test_a_rule_that_stands_on_a_library_has_its_version() -> None:
+    assert [rule_version(name).split()[0] for name in RULES] == ["1", "1", "whisper_normalizer"]
 
 
 def test_an_unknown_rule() -> None:

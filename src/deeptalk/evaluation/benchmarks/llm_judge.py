@@ -13,7 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from deeptalk.errors import ConfigError, DataError
 
@@ -81,10 +81,20 @@ class JudgeSettings:
         return sha256(self.prompt.encode()).hexdigest()[:16]
 
 
+class _NoRedirects(HTTPRedirectHandler):
+    """A server that points elsewhere is refused: the key is for the server that was named."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+_OPENER = build_opener(_NoRedirects)
+
+
 def post(url: str, body: bytes, *, headers: Mapping[str, str], timeout_seconds: float) -> bytes:
-    """The transport of the standard library; a reply of more than a megabyte is cut."""
+    """The transport of the standard library; it follows no redirection, and cuts replies at a megabyte."""
     request = Request(url, data=body, headers=dict(headers), method="POST")
-    with urlopen(request, timeout=timeout_seconds) as reply:
+    with _OPENER.open(request, timeout=timeout_seconds) as reply:
         return reply.read(_LONGEST_REPLY)
 
 
@@ -110,7 +120,7 @@ class LlmJudge:
         """Whether ``answer`` is right; one that is missing or blank is wrong without being asked about.
 
         Raises:
-            ConfigError: the server refuses such requests (status 4xx), so that it would refuse all.
+            ConfigError: the server refuses such requests (status 3xx or 4xx), so that it would refuse all.
         """
         if answer is None or not answer.strip():
             return Verdict(is_right=False, reason="no answer")
@@ -150,7 +160,7 @@ class LlmJudge:
             reply = self._transport(url, body, headers=headers, timeout_seconds=self.settings.timeout_seconds)
             text = json.loads(reply)["choices"][0]["message"]["content"]
         except HTTPError as error:
-            if 400 <= error.code < 500 and error.code not in (408, 429):
+            if 300 <= error.code < 500 and error.code not in (408, 429):
                 raise ConfigError(
                     f"the judge refuses to answer (status {error.code}); check its URL, its model "
                     f"{self.settings.model!r} and its key."

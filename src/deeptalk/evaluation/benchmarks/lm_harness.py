@@ -66,7 +66,7 @@ def register() -> type[Any]:
 
     @register_model("deeptalk")
     class HarnessModel(LM):
-        """Answers the harness's requests; ``model`` is a folder or ``pocket``."""
+        """Answers the harness's requests; ``model`` is a folder or ``pocket``, batch size ``auto`` is 8."""
 
         def __init__(
             self,

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from deeptalk.errors import DataError
-from deeptalk.evaluation.benchmarks.error_rates import score_transcripts
+from deeptalk.evaluation.benchmarks.error_rates import ErrorReport, score_transcripts
 from deeptalk.evaluation.benchmarks.llm_judge import LlmJudge
 from deeptalk.evaluation.benchmarks.normalizers import Normalizer
-from deeptalk.evaluation.benchmarks.qa_rules import rule
+from deeptalk.evaluation.benchmarks.qa_rules import rule, rule_version
 from deeptalk.evaluation.benchmarks.question_sets import QaItem
 from deeptalk.evaluation.metrics import Score, share_score
 
@@ -89,7 +89,7 @@ def score_questions(
         given, reason, verdicts = answers.get(item.id), "", {}
         try:
             for name, is_right in chosen.items():
-                # An empty answer passes the rule too: what is wrong with the data is told in any case.
+                # Asked about missing answers too, so that what is wrong with the data is told in any case.
                 verdicts[name] = is_right(given or "", item.answers)
         except DataError as error:
             raise DataError(f"question {item.id!r}: {error}") from error
@@ -100,7 +100,7 @@ def score_questions(
         parts = {name: (float(is_right), 1.0) for name, is_right in verdicts.items()}
         reason = "missing" if given is None else reason
         scored.append(ScoredItem(id=item.id, given=given, parts=parts, reason=reason))
-    versions = dict.fromkeys(chosen, "1")
+    versions = {name: rule_version(name) for name in chosen}
     if judge is not None:
         versions[JUDGE] = f"{judge.settings.model}, prompt {judge.settings.prompt_hash}"
     counts = {name: round(sum(item.parts[name][0] for item in scored)) for name in versions}
@@ -135,15 +135,7 @@ def score_speech(
         ScoredItem(
             id=name,
             given=heard.get(name),
-            parts={
-                f"{report.normalizer.name}/{kind}": part
-                for report in reports
-                for errors in (report.utterances[number].errors,)
-                for kind, part in (
-                    ("corpus", (float(errors.total), float(errors.num_units))),
-                    ("utterances", (errors.rate, 1.0)),
-                )
-            },
+            parts=_speech_parts(reports, number),
             reason="" if name in heard else "missing",
         )
         for number, name in enumerate(references)
@@ -166,6 +158,16 @@ def score_speech(
         },
         items=tuple(scored),
     )
+
+
+def _speech_parts(reports: Sequence[ErrorReport], number: int) -> dict[str, tuple[float, float]]:
+    """Of one utterance its share of every error rate."""
+    parts = {}
+    for report in reports:
+        name, errors = report.normalizer.name, report.utterances[number].errors
+        parts[f"{name}/corpus"] = (float(errors.total), float(errors.num_units))
+        parts[f"{name}/utterances"] = (errors.rate, 1.0)
+    return parts
 
 
 def read_report(path: Path) -> BenchmarkReport:
