@@ -84,7 +84,7 @@ class JudgeSettings:
 class _NoRedirects(HTTPRedirectHandler):
     """A server that points elsewhere is refused: the key is for the server that was named."""
 
-    def redirect_request(self, *_: object) -> None:
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
         return None
 
 
