@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deeptalk.audio import check_waveform, load_waveform, resample, save_waveform
+from deeptalk.audio import check_waveform, decode_waveform, load_waveform, resample, save_waveform
 from deeptalk.errors import AudioError
 
 
@@ -98,6 +98,11 @@ def test_bad_recordings_earn_one_clear_line(tmp_path, case):
         load_waveform(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+    if path.is_file():
+        with pytest.raises(AudioError) as in_memory:
+            decode_waveform(path.read_bytes(), name=str(path))
+        assert str(in_memory.value).startswith(f"{path}: ")
+        assert words in str(in_memory.value) or case == "raw"  # which is told by its name on disk alone
 
 
 def test_truncated_header_is_refused(tmp_path):

@@ -15,11 +15,12 @@ from realtime_client import sound
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
+from deeptalk.audio import decode_waveform
 from deeptalk.decoding import Conversation, DecodingOptions, Limits, LoadedModel
 from deeptalk.errors import ConfigError
 from deeptalk.serving.app import create_app
 from deeptalk.serving.audio_formats import encode_pcm
-from deeptalk.serving.files import decode_file, encode_file
+from deeptalk.serving.files import encode_file
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.model_thread import ModelThread
 from deeptalk.serving.security import LOOPBACK, OPEN_PATHS, Principal, Security, authorize, security_for
@@ -88,7 +89,7 @@ def test_the_model_is_listed(client: TestClient):
 def test_spoken_chat_whole_and_streamed_are_the_same(loaded: LoadedModel, client: TestClient):
     """Two turns; the second names the first answer by its audio id."""
     own = dialogue(loaded, voice="slt")
-    own.listen(decode_file(wav(), name="question"))
+    own.listen(decode_waveform(wav(), name="question"))
     first_sound = spoken(own)
     first_text = own.last_reply.text
     body: dict[str, Any] = {
@@ -155,7 +156,7 @@ def test_a_text_is_read_aloud(loaded: LoadedModel, client: TestClient, form: str
 @pytest.mark.parametrize("form", ["wav", "mp3", "opus", "flac"])
 def test_sound_files_are_read_back(form: str):
     tone = torch.sin(torch.arange(24_000) / 20)
-    heard = decode_file(encode_file(tone, form=form, sample_rate=24_000), name="tone")
+    heard = decode_waveform(encode_file(tone, form=form, sample_rate=24_000), name="tone")
     assert abs(len(heard) - 16_000) < 1600
     assert heard.abs().max() > 0.8
 
@@ -169,7 +170,7 @@ def test_long_texts_are_cut_between_sentences_and_words():
 
 @pytest.mark.parametrize("form", ["json", "text", "verbose_json"])
 def test_what_is_said_is_written_down(loaded: LoadedModel, client: TestClient, form: str):
-    expected = dialogue(loaded).transcribe(decode_file(wav(), name="x"))
+    expected = dialogue(loaded).transcribe(decode_waveform(wav(), name="x"))
     answer = client.post(
         "/v1/audio/transcriptions", files={"file": ("a.wav", wav())}, data={"response_format": form}
     )

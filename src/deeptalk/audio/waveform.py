@@ -4,6 +4,7 @@ Every check of what a person hands in stands here, so that each bad recording ea
 """
 
 import contextlib
+import io
 import os
 from pathlib import Path
 
@@ -36,9 +37,14 @@ def load_waveform(path: str | Path, *, sample_rate: int = 16_000) -> Float[Tenso
         raise AudioError(f"{path}: this is a folder; name the recordings in it.")
     if path.stat().st_size == 0:
         raise AudioError(f"{path}: the file is empty.")
-    samples, source_rate = _read_mono(path)
-    check_waveform(samples, name=str(path), sample_rate=source_rate)
-    return resample(samples, source_rate=source_rate, target_rate=sample_rate)
+    return _read(path, name=str(path), sample_rate=sample_rate)
+
+
+def decode_waveform(data: bytes, *, name: str, sample_rate: int = 16_000) -> Float[Tensor, "S"]:
+    """The bytes of a WAV, FLAC, MP3 or OGG file as ``load_waveform`` reads it; ``name`` is for its errors."""
+    if not data:
+        raise AudioError(f"{name}: the file is empty.")
+    return _read(io.BytesIO(data), name=name, sample_rate=sample_rate)
 
 
 def save_waveform(path: str | Path, samples: Float[Tensor, "S"], *, sample_rate: int) -> None:
@@ -83,29 +89,31 @@ def check_waveform(samples: Float[Tensor, "S"], *, name: str, sample_rate: int =
         raise AudioError(f"{name}: the recording is silent.")
 
 
-def _read_mono(path: Path) -> tuple[Float[Tensor, "S"], int]:
+def _read(source: Path | io.BytesIO, *, name: str, sample_rate: int) -> Float[Tensor, "S"]:
     try:
-        with soundfile.SoundFile(path) as file:
-            _check_header(file, path)
+        with soundfile.SoundFile(source) as file:
+            _check_header(file, name)
             most = int(DURATIONS_SECONDS[1] * file.samplerate) + 1
             data = file.read(frames=min(most, file.frames), dtype="float32", always_2d=True)
             rate = file.samplerate
     except (soundfile.SoundFileError, TypeError, OSError) as error:
-        raise AudioError(f"{path}: not audio that can be read ({_reason(error)}).") from error
-    return _to_mono(torch.from_numpy(np.ascontiguousarray(data))), rate
+        raise AudioError(f"{name}: not audio that can be read ({_reason(error)}).") from error
+    samples = _to_mono(torch.from_numpy(np.ascontiguousarray(data)))
+    check_waveform(samples, name=name, sample_rate=rate)
+    return resample(samples, source_rate=rate, target_rate=sample_rate)
 
 
-def _check_header(file: soundfile.SoundFile, path: Path) -> None:
+def _check_header(file: soundfile.SoundFile, name: str) -> None:
     lowest, highest = SAMPLE_RATES_HZ
     if file.channels > MAX_CHANNELS:
-        raise AudioError(f"{path}: {file.channels} channels; mono and stereo are understood, mix it down.")
+        raise AudioError(f"{name}: {file.channels} channels; mono and stereo are understood, mix it down.")
     if not lowest <= file.samplerate <= highest:
         raise AudioError(
-            f"{path}: {file.samplerate} Hz; sample rates from {lowest} to {highest} Hz are taken."
+            f"{name}: {file.samplerate} Hz; sample rates from {lowest} to {highest} Hz are taken."
         )
     if file.frames / file.samplerate > DURATIONS_SECONDS[1]:
         seconds, longest = file.frames / file.samplerate, DURATIONS_SECONDS[1]
-        raise AudioError(f"{path}: too long, {seconds:.0f} s; at most {longest:g} s are taken, split it.")
+        raise AudioError(f"{name}: too long, {seconds:.0f} s; at most {longest:g} s are taken, split it.")
 
 
 def _to_mono(channels: Float[Tensor, "S C"]) -> Float[Tensor, "S"]:

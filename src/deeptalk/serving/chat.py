@@ -12,9 +12,10 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from deeptalk.audio import decode_waveform
 from deeptalk.decoding import DecodingOptions
 from deeptalk.serving.audio_formats import encode_pcm
-from deeptalk.serving.files import check_form, decode_file, encode_file
+from deeptalk.serving.files import check_form, encode_file
 from deeptalk.serving.http import (
     Answering,
     Handler,
@@ -32,7 +33,7 @@ from deeptalk.serving.http import (
 from deeptalk.serving.items import new_id
 from deeptalk.serving.outlet import Ended, Piece
 from deeptalk.serving.service import Service
-from deeptalk.serving.turns import Said, Turn
+from deeptalk.serving.turns import HEARD_RATE, Said, Turn
 from deeptalk.serving.wire import ClientError, parse_base64, parse_json
 
 KEPT_TRANSCRIPTS = 1024
@@ -244,7 +245,7 @@ def _turn(answering: Answering, part: dict[str, Any], role: Any, place: str) -> 
         if not isinstance(given, dict):
             raise ClientError("invalid_value", f"{place}: input_audio must be an object.", param=place)
         data = parse_base64(given.get("data"), param="input_audio.data")
-        samples = decode_file(data, name="input_audio")
+        samples = decode_waveform(data, name="input_audio", sample_rate=HEARD_RATE)
         return answering.listen(samples)
     text = part.get("text")
     if part.get("type") not in ("text", "refusal") or not isinstance(text, str):

@@ -3,13 +3,8 @@
 import io
 
 import soundfile
-import torch
 
-from deeptalk.audio import check_waveform, resample
-from deeptalk.audio.waveform import MAX_CHANNELS, SAMPLE_RATES_HZ
-from deeptalk.errors import AudioError
 from deeptalk.serving.audio_formats import encode_pcm
-from deeptalk.serving.turns import HEARD_RATE
 from deeptalk.serving.wire import ClientError
 from deeptalk.shapes import Float, Tensor
 
@@ -49,21 +44,3 @@ def encode_file(samples: Float[Tensor, "S"], *, form: str, sample_rate: int) -> 
 def media_type(form: str) -> str:
     """The media type of a kind of file."""
     return RAW[form] if form in RAW else FORMS[form][2]
-
-
-def decode_file(data: bytes, *, name: str) -> Float[Tensor, "S"]:
-    """A WAV, MP3, FLAC or OGG file as samples at 16 kHz; AudioError for what can't be answered."""
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            lowest, highest = SAMPLE_RATES_HZ
-            if file.channels > MAX_CHANNELS or not lowest <= file.samplerate <= highest:
-                raise AudioError(
-                    f"{name}: {file.channels} channels at {file.samplerate} Hz; mono and stereo from "
-                    f"{lowest} to {highest} Hz are understood."
-                )
-            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
-    except (soundfile.SoundFileError, TypeError, ValueError, OSError, MemoryError) as error:
-        raise AudioError(f"{name}: not audio that can be read; send WAV or MP3.") from error
-    mono = torch.from_numpy(samples.mean(axis=1))
-    check_waveform(mono, name=name, sample_rate=rate)
-    return resample(mono, source_rate=rate, target_rate=HEARD_RATE)

@@ -9,10 +9,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from deeptalk.audio import split_at_pauses
+from deeptalk.audio import decode_waveform, split_at_pauses
 from deeptalk.decoding import DecodingOptions
 from deeptalk.serving.audio_formats import encode_pcm
-from deeptalk.serving.files import RAW, check_form, decode_file, encode_file, media_type
+from deeptalk.serving.files import RAW, check_form, encode_file, media_type
 from deeptalk.serving.http import (
     Answering,
     Handler,
@@ -136,7 +136,8 @@ async def _uploaded(request: HttpRequest, *, most: int) -> tuple[Float[Tensor, "
                 "response_format must be json, text or verbose_json.",
                 param="response_format",
             )
-        return decode_file(await file.read(), name="file"), str(wanted)
+        samples = decode_waveform(await file.read(), name="file", sample_rate=HEARD_RATE)
+        return samples, str(wanted)
     finally:
         await form.close()
 
