@@ -102,7 +102,7 @@ def test_bad_recordings_earn_one_clear_line(tmp_path, case):
         with pytest.raises(AudioError) as in_memory:
             decode_waveform(path.read_bytes(), name=str(path))
         assert str(in_memory.value).startswith(f"{path}: ")
-        assert words in str(in_memory.value) or case == "raw"  # which is told by its name on disk alone
+        assert words in str(in_memory.value)
 
 
 def test_truncated_header_is_refused(tmp_path):
