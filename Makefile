@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: talk serve test test-page screenshots check fix reproduce synthesisers clean
+.PHONY: talk serve test test-clients test-page screenshots check fix reproduce synthesisers clean
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -21,6 +21,10 @@ serve: .venv/ready
 
 test: .venv/ready
 	$(BIN)/pytest
+
+# Stock voice clients, each in its own environment under build/clients, talk to the built-in model.
+test-clients: .venv/ready
+	$(BIN)/python tests/clients/run.py $(CLIENTS)
 
 # Talks to the talk page in a headless Chromium: Debian's (apt-get install chromium), or `playwright install chromium`.
 test-page: .venv/playwright

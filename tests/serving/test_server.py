@@ -94,6 +94,41 @@ def test_a_turn_over_a_socket_and_an_orderly_end(loaded: LoadedModel, caplog: py
     assert "canary" not in caplog.text
 
 
+def test_the_openai_package_as_it_is_has_three_spoken_turns(loaded: LoadedModel):
+    """Its types take every event; a random model's answers end, or are ended, and have sound."""
+    openai: Any = pytest.importorskip(
+        "openai", reason="pip install 'openai[realtime]' to run it here; make test-clients has its own"
+    )
+    seen: list[Any] = []
+
+    async def script(server: Server, service: Service, url: str) -> None:
+        base_url = url.replace("ws", "http", 1).removesuffix("/realtime")
+        async with (
+            openai.AsyncOpenAI(base_url=base_url, api_key="none") as client,
+            client.realtime.connect(model="tiny") as connection,
+        ):
+            audio = {"input": {"turn_detection": None}}
+            await connection.session.update(session={"type": "realtime", "audio": audio})
+            for turn in range(3):
+                await connection.input_audio_buffer.append(audio=sound(0.4, seed=turn))
+                await connection.input_audio_buffer.commit()
+                await connection.response.create()
+                while (event := await connection.recv()).type != "response.done":
+                    seen.append(event)
+                seen.append(event)
+
+    serve(loaded, script)
+    for event in seen:
+        type(event).model_validate(event.to_dict())
+    assert "error" not in {event.type for event in seen}
+    done = [event.response for event in seen if event.type == "response.done"]
+    assert len(done) == 3
+    assert {response.status for response in done} <= {"completed", "incomplete"}
+    for response in done:
+        deltas = [e for e in seen if e.type == "response.output_audio.delta" and e.response_id == response.id]
+        assert sum(len(e.delta) for e in deltas) > 1000
+
+
 def test_who_leaves_in_the_middle_frees_the_slot(loaded: LoadedModel):
     async def script(server: Server, service: Service, url: str) -> None:
         for _ in range(3):

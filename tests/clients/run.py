@@ -1,0 +1,164 @@
+"""Stock voice clients talk to ``deeptalk serve``, each in an environment of its own: ``make test-clients``.
+
+Every client asks spoken questions of the evaluation set in one conversation with the built-in model. An
+answer counts as completed when the server says so and at least 0.2 s of its sound is voice; it is right when
+its words are those of the reference. The exit status is 0 when every answer of every client was completed.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import venv
+import wave
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from spoken import RATE
+
+from deeptalk.evaluation.normalize import plain
+from deeptalk.evaluation.questions import FIVE_CATEGORIES, EvalItem, EvalSet
+from deeptalk.serving.audio_formats import encode_pcm
+
+HERE = Path(__file__).parent
+BUILD = HERE.parents[1] / "build" / "clients"
+LEAST_SECONDS = 0.2
+
+CLIENTS: Mapping[str, tuple[str, ...]] = {
+    "openai-python": ("manual", "server_vad"),
+    "openai-agents": ("semantic_vad",),
+    "pipecat": ("server_vad",),
+    "livekit-agents": ("semantic_vad",),
+}
+"""The clients, and how the turns of their conversations end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What one conversation gave; ``trouble`` is the last line of a client that failed."""
+
+    client: str
+    version: str
+    turns: str
+    asked: int
+    completed: int
+    right: int
+    trouble: str
+    records: Sequence[Mapping[str, Any]]
+
+
+def main() -> int:
+    """Run the clients that were named, by default all; the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "clients", nargs="*", metavar="CLIENT", help=f"of {', '.join(CLIENTS)}; by default all"
+    )
+    parser.add_argument("--count", type=int, default=20, metavar="N", help="questions of a conversation")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    given = parser.parse_args()
+    if unknown := set(given.clients) - set(CLIENTS):
+        parser.error(f"no client {', '.join(sorted(unknown))}; there are {', '.join(CLIENTS)}")
+    questions = write_questions(BUILD / "questions", count=given.count)
+    outcomes = []
+    for client in given.clients or CLIENTS:
+        python = environment(client)
+        for turns in CLIENTS[client]:
+            with served() as url:
+                outcomes.append(converse(python, client, turns, url=url, questions=questions))
+            if not given.json:
+                print(row_of(outcomes[-1]), flush=True)
+    if given.json:
+        print(json.dumps({"clients": [asdict(outcome) for outcome in outcomes]}, indent=2))
+    return int(any(outcome.trouble or outcome.completed < outcome.asked for outcome in outcomes))
+
+
+def write_questions(folder: Path, *, count: int) -> list[EvalItem]:
+    """Write questions as WAV files, of each category in turn; what they are."""
+    spoken = EvalSet(Path(str(files("deeptalk"))) / "assets" / "evaluation")
+    kinds = [[item for item in spoken.of(kind) if not item.text_only] for kind in FIVE_CATEGORIES]
+    items = [item for mixed in zip(*kinds, strict=False) for item in mixed][:count]
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.wav"):
+        old.unlink()
+    for number, item in enumerate(items):
+        with wave.open(str(folder / f"{number:02d}.wav"), "wb") as file:
+            file.setparams((1, 2, RATE, 0, "NONE", ""))
+            file.writeframes(encode_pcm(spoken.speech(item.turns[0], sample_rate=RATE)))
+    return items
+
+
+def environment(client: str) -> Path:
+    """The Python of a client's virtual environment, made where its requirements have changed."""
+    folder, wanted = BUILD / client, (HERE / client / "requirements.txt").read_text(encoding="utf-8")
+    python, ready = folder / "bin" / "python", folder / "ready"
+    if not ready.exists() or ready.read_text(encoding="utf-8") != wanted:
+        venv.create(folder, with_pip=True, clear=True)
+        requirements = HERE / client / "requirements.txt"
+        subprocess.run(
+            [python, "-m", "pip", "install", "-q", "-r", requirements], check=True, stdout=sys.stderr
+        )
+        ready.write_text(wanted, encoding="utf-8")
+    return python
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The server with the built-in model on a free port of this machine; its address."""
+    command = [sys.executable, "-m", "deeptalk", "serve", "--port", "0"]
+    with (
+        (BUILD / "serve.log").open("a", encoding="utf-8") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as server,
+    ):
+        try:
+            assert server.stdout is not None
+            line = server.stdout.readline()
+            found = re.match(r"\S+/v1", line)
+            if found is None:
+                raise RuntimeError(f"the server has not started; see {BUILD / 'serve.log'}")
+            yield found[0]
+        finally:
+            server.terminate()
+
+
+def converse(python: Path, client: str, turns: str, *, url: str, questions: Sequence[EvalItem]) -> Outcome:
+    """One conversation of a client, to its end."""
+    command = [python, HERE / client / "client.py", url, turns, BUILD / "questions"]
+    surroundings = os.environ | {"PYTHONPATH": str(HERE), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, env=surroundings, capture_output=True, text=True)
+    (BUILD / f"{client}-{turns}.log").write_text(done.stderr, encoding="utf-8")
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    for record, item in zip(records, questions, strict=False):
+        record["right"] = plain(record["text"]) == plain(item.answers[0])
+    return Outcome(
+        client=client,
+        version=version_of(client),
+        turns=turns,
+        asked=len(questions),
+        completed=sum(one["completed"] and one["seconds_of_audio"] >= LEAST_SECONDS for one in records),
+        right=sum(one["right"] for one in records),
+        trouble=(done.stderr.strip().splitlines() or ["no words"])[-1] if done.returncode else "",
+        records=records,
+    )
+
+
+def version_of(client: str) -> str:
+    """The client's own version: the first line of its requirements."""
+    return (HERE / client / "requirements.txt").read_text(encoding="utf-8").partition("\n")[0]
+
+
+def row_of(outcome: Outcome) -> str:
+    """One line of the table."""
+    counts = (
+        f"completed {outcome.completed:2d} of {outcome.asked}  right {outcome.right:2d} of {outcome.asked}"
+    )
+    return f"{outcome.version:28s} {outcome.turns:12s} {counts}  {outcome.trouble}".rstrip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
