@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -35,6 +36,7 @@ CLIENTS: Mapping[str, tuple[str, ...]] = {
     "openai-agents": ("semantic_vad",),
     "pipecat": ("server_vad",),
     "livekit-agents": ("semantic_vad",),
+    "openai-agents-js": ("semantic_vad",),
 }
 """The clients, and how the turns of their conversations end."""
 
@@ -67,10 +69,10 @@ def main() -> int:
     questions = write_questions(BUILD / "questions", count=given.count)
     outcomes = []
     for client in given.clients or CLIENTS:
-        python = environment(client)
+        script = environment(client)
         for turns in CLIENTS[client]:
             with served() as url:
-                outcomes.append(converse(python, client, turns, url=url, questions=questions))
+                outcomes.append(converse(script, client, turns, url=url, questions=questions))
             if not given.json:
                 print(row_of(outcomes[-1]), flush=True)
     if given.json:
@@ -93,18 +95,34 @@ def write_questions(folder: Path, *, count: int) -> list[EvalItem]:
     return items
 
 
-def environment(client: str) -> Path:
-    """The Python of a client's virtual environment, made where its requirements have changed."""
-    folder, wanted = BUILD / client, (HERE / client / "requirements.txt").read_text(encoding="utf-8")
-    python, ready = folder / "bin" / "python", folder / "ready"
+def environment(client: str) -> list[str | Path]:
+    """How a client's script is started, in its own environment: made where its requirements have changed."""
+    source, folder = HERE / client, BUILD / client
+    is_python = (source / "requirements.txt").exists()
+    wanted = (source / ("requirements.txt" if is_python else "package-lock.json")).read_text(encoding="utf-8")
+    ready = folder / "ready"
     if not ready.exists() or ready.read_text(encoding="utf-8") != wanted:
-        venv.create(folder, with_pip=True, clear=True)
-        requirements = HERE / client / "requirements.txt"
-        subprocess.run(
-            [python, "-m", "pip", "install", "-q", "-r", requirements], check=True, stdout=sys.stderr
-        )
+        shutil.rmtree(folder, ignore_errors=True)
+        if is_python:
+            venv.create(folder, with_pip=True)
+            command = [
+                folder / "bin" / "python",
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "-r",
+                source / "requirements.txt",
+            ]
+        else:
+            shutil.copytree(source, folder)
+            command = ["npm", "ci", "--silent", "--prefix", folder]
+        subprocess.run(command, check=True, stdout=sys.stderr)
         ready.write_text(wanted, encoding="utf-8")
-    return python
+    if is_python:
+        return [folder / "bin" / "python", source / "client.py"]
+    shutil.copy(source / "client.js", folder)  # it finds its packages beside itself
+    return ["node", folder / "client.js"]
 
 
 @contextmanager
@@ -126,9 +144,11 @@ def served() -> Iterator[str]:
             server.terminate()
 
 
-def converse(python: Path, client: str, turns: str, *, url: str, questions: Sequence[EvalItem]) -> Outcome:
+def converse(
+    script: Sequence[str | Path], client: str, turns: str, *, url: str, questions: Sequence[EvalItem]
+) -> Outcome:
     """One conversation of a client, to its end."""
-    command = [python, HERE / client / "client.py", url, turns, BUILD / "questions"]
+    command = [*script, url, turns, BUILD / "questions"]
     surroundings = os.environ | {"PYTHONPATH": str(HERE), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, env=surroundings, capture_output=True, text=True)
     (BUILD / f"{client}-{turns}.log").write_text(done.stderr, encoding="utf-8")
@@ -148,8 +168,12 @@ def converse(python: Path, client: str, turns: str, *, url: str, questions: Sequ
 
 
 def version_of(client: str) -> str:
-    """The client's own version: the first line of its requirements."""
-    return (HERE / client / "requirements.txt").read_text(encoding="utf-8").partition("\n")[0]
+    """The client's package with its version: the first requirement, or the only one of npm."""
+    source = HERE / client
+    if (source / "requirements.txt").exists():
+        return (source / "requirements.txt").read_text(encoding="utf-8").partition("\n")[0]
+    packages = json.loads((source / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    return " ".join(f"{name}=={version}" for name, version in packages.items())
 
 
 def row_of(outcome: Outcome) -> str:
@@ -157,7 +181,7 @@ def row_of(outcome: Outcome) -> str:
     counts = (
         f"completed {outcome.completed:2d} of {outcome.asked}  right {outcome.right:2d} of {outcome.asked}"
     )
-    return f"{outcome.version:28s} {outcome.turns:12s} {counts}  {outcome.trouble}".rstrip()
+    return f"{outcome.version:31s} {outcome.turns:12s} {counts}  {outcome.trouble}".rstrip()
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ def test_a_spoken_turn_has_every_event_in_its_place(loaded: LoadedModel, thread:
         committed, user, _ = client.events[2:5]
         begun = client.of(events.ITEM_ADDED)[1]
         assert committed["item_id"] == user["item"]["id"] == begun["previous_item_id"]
+        assert user["item"]["content"] == [{"type": "input_audio", "transcript": None}]
         assert begun["item"] == client.of(events.OUTPUT_ITEM_ADDED)[0]["item"]
         assert begun["item"]["content"] == []
         created = client.of(events.RESPONSE_CREATED)[0]["response"]
@@ -303,6 +304,10 @@ def test_too_much_sound_is_dropped_and_the_rest_kept(thread: ModelThread):
         item = {"type": "message", "role": "user", "content": content}
         await client.send("conversation.item.create", item=item)
         assert (await client.until(events.ERROR))["error"]["code"] == "input_audio_too_long"
+        item["content"] = [{"type": "input_audio", "audio": sound(0.2)}]
+        await client.send("conversation.item.create", item=item)
+        shown = (await client.until(events.ITEM_DONE))["item"]["content"]
+        assert shown == [{"type": "input_audio", "transcript": None}]
         await client.send("input_audio_buffer.commit")
         assert (await client.answer())["usage"]["output_token_details"]["audio_tokens"] == 9
         await client.send("input_audio_buffer.append", audio=sound(0.2))

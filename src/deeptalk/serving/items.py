@@ -148,10 +148,19 @@ def read_item(given: Any, *, audio_in: AudioFormat) -> tuple[Item, list[Ear]]:
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise ClientError("invalid_value", "item.content must be a list of objects.", param="item.content")
     turns = [turn for part in parts if (turn := _turn(part, role, audio_in)) is not None]
-    content = [{key: value for key, value in part.items() if key != "audio"} for part in parts]
+    content = [shown(part) for part in parts]
     said = " ".join(turn.text for turn in turns if isinstance(turn, Said)) if role == "assistant" else ""
     ears = [turn for turn in turns if isinstance(turn, Ear)]
     return Item(id=item_id, role=role, content=content, turns=turns, said=said, is_whole=True), ears
+
+
+def shown(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of a message as clients see it: without sound, and a spoken one always with its transcript.
+
+    That is null until there is one: stock clients refuse the part without it.
+    """
+    unheard = {"transcript": None} if part.get("type") == "input_audio" else {}
+    return unheard | {key: value for key, value in part.items() if key != "audio"}
 
 
 def _turn(part: Mapping[str, Any], role: Role, audio_in: AudioFormat) -> Turn | None:

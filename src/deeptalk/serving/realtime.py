@@ -14,7 +14,7 @@ from deeptalk.errors import AudioError
 from deeptalk.serving import events
 from deeptalk.serving.audio_formats import SoundIn
 from deeptalk.serving.detector import Heard, TurnDetector
-from deeptalk.serving.items import Conversation, Item, ears_of, new_id, read_item
+from deeptalk.serving.items import Conversation, Item, ears_of, new_id, read_item, shown
 from deeptalk.serving.model_thread import BusyError, ModelThread, Request
 from deeptalk.serving.outlet import Ended
 from deeptalk.serving.response import Response
@@ -341,7 +341,7 @@ class RealtimeSession:
         ear.close()
         self._thread.wake()
         self._forget_turn()
-        item = Item(id=item_id, role="user", content=[{"type": "input_audio"}], turns=[ear])
+        item = Item(id=item_id, role="user", content=[shown({"type": "input_audio"})], turns=[ear])
         previous = self._conversation.add(item)
         await self._emit(events.INPUT_COMMITTED, item_id=item.id, previous_item_id=previous)
         await self._emit_item(item, previous)
