@@ -20,11 +20,12 @@ from deeptalk.recipes.pocket import POCKET_BACKBONE, POCKET_JOINT, POCKET_LAYOUT
 from deeptalk.recipes.preference import POCKET_PREFERENCE
 from deeptalk.recipes.variants import POCKET_VARIANTS
 from deeptalk.training.ctc import EncoderForCtc
-from deeptalk.training.parts import CodecPart, DialoguePart, EncoderPart, Levelled, TextPart
+from deeptalk.training.parts import CodecPart, DialoguePart, EncoderPart, Levelled, TextPart, Worded
 from deeptalk.training.recipe import Recipe
 from deeptalk.training.trainable import freeze_all_but
 
-DIALOGUE = [r for r in RECIPES.values() if r.model is None or isinstance(r.model, DialoguePart | Levelled)]
+_CHANGES = DialoguePart | Levelled | Worded
+DIALOGUE = [r for r in RECIPES.values() if r.model is None or isinstance(r.model, _CHANGES)]
 PRETRAINING = [r for r in RECIPES.values() if r not in DIALOGUE]
 
 

@@ -20,7 +20,7 @@ from deeptalk.model.weights import load, save_encoder
 from deeptalk.recipes import RECIPES
 from deeptalk.training.metrics import read_metrics
 from deeptalk.training.override import override
-from deeptalk.training.parts import Levelled
+from deeptalk.training.parts import Levelled, Worded
 from deeptalk.training.recipe import AtRandom, Recipe
 from deeptalk.training.run import is_finished, open_stage, run_stage
 from deeptalk.training.stage import Places, silent
@@ -403,5 +403,11 @@ def test_a_stage_levels_the_speech_of_the_one_before(complete: Complete, root: P
     )
     assert not any(name.startswith("hearing.") for name in tensors(saved))
     assert load(saved).config.adapter.levelled
-    after = complete(dataclasses.replace(joint, name="after", starts_from=("levelled",)))
-    assert "adapter.level" in tensors(after)
+    worded = dataclasses.replace(
+        levelled, name="worded", model=Worded(dropout=0.25), starts_from=("levelled",)
+    )
+    complete(worded)
+    after = complete(dataclasses.replace(joint, name="after", starts_from=("worded",)))
+    assert {"adapter.level", "hearing.log_scale"} <= tensors(after).keys()
+    adapter = load(after).config.adapter
+    assert (adapter.levelled, adapter.worded, adapter.dropout) == (True, True, 0.25)

@@ -172,6 +172,12 @@ class DeepTalk(nn.Module):
         self.adapter.add_level(rms=root_mean_square(self.text_table))
         self.config = replace(self.config, adapter=self.adapter.config)
 
+    def add_words_to_speech(self, *, dropout: float) -> None:
+        """Make the adapter ``worded`` from now on, with a head that has yet to learn which words they are."""
+        self.adapter.config = replace(self.adapter.config, worded=True, dropout=dropout)
+        self.config = replace(self.config, adapter=self.adapter.config)
+        self.learn_hearing()
+
     def learn_hearing(self) -> None:
         """Add the `HearingHead` over the adapter; it is saved where the adapter is ``worded``."""
         if self.hearing is None:

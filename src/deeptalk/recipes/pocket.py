@@ -13,7 +13,14 @@ from deeptalk.training.codec import CodecTraining
 from deeptalk.training.ctc import Ctc
 from deeptalk.training.masking import Masking
 from deeptalk.training.optim import AdamW, Muon
-from deeptalk.training.parts import CodecPart, DialoguePart, EncoderPart, Levelled, TextPart
+from deeptalk.training.parts import (
+    CodecPart,
+    DialoguePart,
+    EncoderPart,
+    Levelled,
+    TextPart,
+    Worded,
+)
 from deeptalk.training.recipe import ByLoad, Recipe, Source
 from deeptalk.training.schedule import Cosine
 from deeptalk.training.supervised import Alignment, Supervised
@@ -514,6 +521,47 @@ POCKET_JOINT_FLUENT = replace(
     seed=68,
 )
 
+POCKET_JOINT_WORDED = replace(
+    POCKET_JOINT_FLUENT,
+    name="pocket-joint-worded",
+    # the words that frames are like reach the backbone as text does, in half of the clips alone; what text
+    # has taught is asked as if it had been heard so
+    model=Worded(dropout=0.1),
+    starts_from=("pocket-joint-fluent", "pocket-encoder-far", "pocket-codec-phones"),
+    mixture=(
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.09),
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.06, only=("facts", "smalltalk")),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.10),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.04, only=("facts", "smalltalk")),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.01, only=("days_later",)),
+        Source(manifest="speech_train", task="text_to_speech", weight=0.02),
+        Source(manifest="answers", task="recite", weight=0.02),
+        Source(manifest="answers_more", task="recite", weight=0.05),
+        Source(manifest="aloud_more", task="recite", weight=0.03),
+        Source(manifest="aloud_drills", task="recite", weight=0.09),
+        Source(manifest="answers_more", task="read_aloud", weight=0.01),
+        Source(manifest="aloud_more", task="read_aloud", weight=0.01),
+        Source(manifest="aloud_drills", task="read_aloud", weight=0.03),
+        Source(manifest="reading", task="asr", weight=0.04),
+        Source(manifest="reading", task="asr", weight=0.04, only=("digit",)),
+        Source(manifest="questions", task="asr", weight=0.01),
+        Source(manifest="questions_more", task="asr", weight=0.02),
+        Source(manifest="questions_rest", task="asr", weight=0.02),
+        Source(manifest="mixed", task="asr", weight=0.01),
+        Source(manifest="drills", task="asr", weight=0.04),
+        Source(manifest="text_train", task="text_as_heard", weight=0.13),
+        Source(manifest="text_more", task="text_as_heard", weight=0.04),
+        Source(manifest="text_train", task="text_to_text", weight=0.05),
+        Source(manifest="text_train", task="text_to_text", weight=0.01, only=("days_later",)),
+        Source(manifest="text_more", task="text_to_text", weight=0.02),
+        Source(manifest="reading_train", task="repeat", weight=0.01),
+    ),
+    objective=replace(_TOLD_PHONES, hearing_weight=0.1, words_alone=0.5),
+    num_steps=2_400,
+    encoded_passes=2,
+    seed=70,
+)
+
 POCKET_PIPELINE = (
     POCKET_CODEC,
     POCKET_CODEC_MORE,
@@ -533,4 +581,5 @@ POCKET_PIPELINE = (
     POCKET_JOINT_ALIGNED,
     POCKET_JOINT_FAR,
     POCKET_JOINT_FLUENT,
+    POCKET_JOINT_WORDED,
 )

@@ -44,7 +44,7 @@ from deeptalk.streams import StreamLayout
 from deeptalk.streams.text import TextTokenizer
 from deeptalk.training.lossless import TextOfTextRows, check_frozen
 from deeptalk.training.objective import Objective
-from deeptalk.training.parts import DialoguePart, Levelled
+from deeptalk.training.parts import DialoguePart, Levelled, Worded
 from deeptalk.training.recipe import Appended, AtRandom, ByLoad, Copies, Recipe, Source
 from deeptalk.training.stage import Places, Progress, SizedBatches, silent
 from deeptalk.training.stage_text import read_layout
@@ -329,6 +329,8 @@ def _continued(
     model = load(stage) if kept is None else load_pruned(stage, kept)
     if isinstance(recipe.model, Levelled):
         model.level_speech()
+    if isinstance(recipe.model, Worded):
+        model.add_words_to_speech(dropout=recipe.model.dropout)
     if not others:
         return model, stage / TOKENIZER, stage / CODEC
     encoder, codec_folder = load_encoder(others[0]), others[1]
