@@ -117,7 +117,12 @@ def environment(client: str) -> list[str | Path]:
         else:
             shutil.copytree(source, folder)
             command = ["npm", "ci", "--silent", "--prefix", folder]
-        subprocess.run(command, check=True, stdout=sys.stderr)
+        try:
+            subprocess.run(command, check=True, stdout=sys.stderr)
+        except (OSError, subprocess.CalledProcessError) as error:
+            sys.exit(
+                f"{client} can't be installed ({error}): it needs its registry (PyPI, or npm itself and npm's)."
+            )
         ready.write_text(wanted, encoding="utf-8")
     if is_python:
         return [folder / "bin" / "python", source / "client.py"]
@@ -138,7 +143,7 @@ def served() -> Iterator[str]:
             line = server.stdout.readline()
             found = re.match(r"\S+/v1", line)
             if found is None:
-                raise RuntimeError(f"the server has not started; see {BUILD / 'serve.log'}")
+                sys.exit(f"The server has not started; see {BUILD / 'serve.log'}.")
             yield found[0]
         finally:
             server.terminate()
@@ -173,7 +178,7 @@ def version_of(client: str) -> str:
     if (source / "requirements.txt").exists():
         return (source / "requirements.txt").read_text(encoding="utf-8").partition("\n")[0]
     packages = json.loads((source / "package.json").read_text(encoding="utf-8"))["dependencies"]
-    return " ".join(f"{name}=={version}" for name, version in packages.items())
+    return " ".join(f"{name}@{version}" for name, version in packages.items())
 
 
 def row_of(outcome: Outcome) -> str:
