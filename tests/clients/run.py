@@ -64,6 +64,8 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20, metavar="N", help="questions of a conversation")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = parser.parse_args()
+    if given.count < 1:
+        parser.error("--count must be 1 or more")
     if unknown := set(given.clients) - set(CLIENTS):
         parser.error(f"no client {', '.join(sorted(unknown))}; there are {', '.join(CLIENTS)}")
     questions = write_questions(BUILD / "questions", count=given.count)
@@ -105,24 +107,14 @@ def environment(client: str) -> list[str | Path]:
         shutil.rmtree(folder, ignore_errors=True)
         if is_python:
             venv.create(folder, with_pip=True)
-            command = [
-                folder / "bin" / "python",
-                "-m",
-                "pip",
-                "install",
-                "-q",
-                "-r",
-                source / "requirements.txt",
-            ]
+            command = [folder / "bin" / "pip", "install", "-q", "-r", source / "requirements.txt"]
         else:
             shutil.copytree(source, folder)
             command = ["npm", "ci", "--silent", "--prefix", folder]
         try:
             subprocess.run(command, check=True, stdout=sys.stderr)
         except (OSError, subprocess.CalledProcessError) as error:
-            sys.exit(
-                f"{client} can't be installed ({error}): it needs its registry (PyPI, or npm itself and npm's)."
-            )
+            sys.exit(f"{client} can't be installed ({error}): it needs PyPI, or npm and its registry.")
         ready.write_text(wanted, encoding="utf-8")
     if is_python:
         return [folder / "bin" / "python", source / "client.py"]
@@ -134,9 +126,10 @@ def environment(client: str) -> list[str | Path]:
 def served() -> Iterator[str]:
     """The server with the built-in model on a free port of this machine; its address."""
     command = [sys.executable, "-m", "deeptalk", "serve", "--port", "0"]
+    surroundings = {name: value for name, value in os.environ.items() if name != "DEEPTALK_API_KEY"}
     with (
         (BUILD / "serve.log").open("a", encoding="utf-8") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as server,
+        subprocess.Popen(command, env=surroundings, stdout=subprocess.PIPE, stderr=log, text=True) as server,
     ):
         try:
             assert server.stdout is not None
@@ -154,7 +147,7 @@ def converse(
 ) -> Outcome:
     """One conversation of a client, to its end."""
     command = [*script, url, turns, BUILD / "questions"]
-    surroundings = os.environ | {"PYTHONPATH": str(HERE), "PYTHONWARNINGS": "ignore"}
+    surroundings = os.environ | {"PYTHONPATH": str(HERE), "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(command, env=surroundings, capture_output=True, text=True)
     (BUILD / f"{client}-{turns}.log").write_text(done.stderr, encoding="utf-8")
     records = [json.loads(line) for line in done.stdout.splitlines()]
