@@ -7,7 +7,7 @@ from deeptalk.training.preference import Preference
 from deeptalk.training.recipe import Recipe, Source
 from deeptalk.training.schedule import Cosine
 
-# no model has been trained with it yet
+# tried for half a minute, not shipped: LOG.md
 POCKET_PREFERENCE = Recipe(
     name="pocket-preference",
     paper="stage RL; tables 5 and 6",
