@@ -88,6 +88,11 @@ class DeepTalk(nn.Module):
         """Where the model stands."""
         return self.text_table.device
 
+    @property
+    def word_head(self) -> HearingHead | None:
+        """The `HearingHead` where it is part of the model (``worded``), None where it only helps training."""
+        return self.hearing if self.config.adapter.worded else None
+
     def forward(
         self,
         batch: Batch,
@@ -151,9 +156,10 @@ class DeepTalk(nn.Module):
         Then the text embeddings of what each frame may say, weighted by its probability, are added; the row
         of EOT stands for nothing said. Of clips that ``is_kept`` leaves out, the backbone gets these alone.
         """
-        if self.hearing is None or not self.config.adapter.worded:
+        head = self.word_head
+        if head is None:
             return frames
-        likely = self.hearing.log_probs(frames, self.text_table).exp().to(frames.dtype)
+        likely = head.log_probs(frames, self.text_table).exp().to(frames.dtype)
         pause = self.embedding.text_extra[self.layout.text_eot - self.layout.vocab_size]
         words = likely[..., :-1] @ self.text_table + likely[..., -1:] * pause
         return words + (frames if is_kept is None else frames * is_kept[:, None, None])

@@ -21,8 +21,8 @@ def model_hash(model: DeepTalk) -> str:
         "embedding": model.embedding.state_dict(),
         "heads": model.heads.state_dict(),
     }
-    if model.config.adapter.worded and model.hearing is not None:
-        parts["hearing"] = model.hearing.state_dict()
+    if model.word_head is not None:
+        parts["hearing"] = model.word_head.state_dict()
     for part, tensors in parts.items():
         for name, tensor in sorted(tensors.items()):
             digest.update(f"{part}.{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

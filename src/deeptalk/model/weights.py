@@ -168,8 +168,8 @@ def tensors_beside_backbone(model: DeepTalk) -> dict[str, Tensor]:
     """What a model's folder holds besides the backbone, by the names on disk."""
     parts = {"encoder": model.encoder, "adapter": model.adapter}
     parts |= {"embedding": model.embedding, "heads": model.heads}
-    if model.config.adapter.worded and model.hearing is not None:
-        parts["hearing"] = model.hearing
+    if model.word_head is not None:
+        parts["hearing"] = model.word_head
     return {f"{part}.{name}": t for part, module in parts.items() for name, t in module.state_dict().items()}
 
 
