@@ -12,12 +12,15 @@ from typer.testing import CliRunner
 
 import deeptalk
 from deeptalk.cli import app
-from deeptalk.cli.evaluation import text_backbone, write_json
+from deeptalk.cli.evaluation import _drop_interval, text_backbone, write_json
 from deeptalk.cli.targets import TARGETS, table_rows
 from deeptalk.decoding import Limits
 from deeptalk.evaluation.answers import Respondent
 from deeptalk.evaluation.metrics import share_score
 from deeptalk.evaluation.pocket import PocketEvaluation
+from deeptalk.evaluation.questions import EvalSet
+from deeptalk.files import digest_of
+from deeptalk.model.identity import model_hash
 
 ITEMS = [
     ("facts", True, ["what is the capital of France"], ["Paris"]),
@@ -71,6 +74,10 @@ def test_every_figure_that_can_be_measured_is(questions, model_folder, tmp_path)
     assert "real_digits (no --fsdd DIR)" in report["not_run"]
     assert list(out.parent.iterdir()) == [out]
     saved = json.loads(out.read_text())
+    assert saved["about"]["model"] == model_hash(deeptalk.load(model_folder).model)
+    assert (saved["about"]["voice"], saved["about"]["limit"], saved["about"]["judges"]) == ("rms", None, None)
+    assert saved["about"]["questions"] == digest_of(questions / "questions.jsonl")
+    assert str(tmp_path) not in out.read_text()
     assert saved["scores"] == report["scores"]
     assert {item["row"] for item in saved["items"]} >= {"speech_to_text", "transcription", "follow_up"}
     table = run(*given).stdout
@@ -79,7 +86,7 @@ def test_every_figure_that_can_be_measured_is(questions, model_folder, tmp_path)
 
 
 @pytest.mark.usefixtures("short_answers")
-def test_the_drop_is_measured_once_and_kept(questions, model_folder, tmp_path):
+def test_the_drop_is_measured_once_and_kept(questions, model_folder, tmp_path, monkeypatch):
     folder = shutil.copytree(model_folder, tmp_path / "model")
     backbone = deeptalk.load(folder).model.backbone.model
     backbone.save_pretrained(tmp_path / "backbone")
@@ -89,8 +96,26 @@ def test_the_drop_is_measured_once_and_kept(questions, model_folder, tmp_path):
     noted = json.loads((folder / "text_backbone.json").read_text())
     assert noted["scores"]["text_to_text/mean"] == first["scores"]["text_to_text/mean"]["value"]
     assert json.loads(run(*given).stdout)["scores"]["text_to_text/drop"]["value"] == 0.0
+    assert first["scores"]["text_to_text/drop"]["low"] == first["scores"]["text_to_text/drop"]["high"] == 0.0
     other = json.loads(run(*given, "--limit", 1).stdout)
     assert "text_to_text/drop" not in other["scores"]
+    (questions / "questions.jsonl").write_text((questions / "questions.jsonl").read_text() + "\n")
+    assert (
+        "text_to_text/drop (the backbone was asked other questions)"
+        in json.loads(run(*given).stdout)["not_run"]
+    )
+    (folder / "text_backbone.json").write_text('{"scores": {}}')
+    monkeypatch.setattr(PocketEvaluation, "run", lambda *_, **__: pytest.fail("a question was asked"))
+    (line,) = run(*given, code=2).stderr.splitlines()
+    assert "text_backbone.json: no figure of a text backbone" in line
+
+
+def test_the_interval_of_the_drop_is_paired_and_every_category_weighs_the_same(questions):
+    asked = EvalSet(questions)
+    assert _drop_interval({"0": True, "1": False}, {"0": True}, asked) is None
+    # One question a category: draws hold the lost one not at all, once or twice.
+    assert _drop_interval({"0": True, "1": False}, {"0": True, "1": True}, asked) == (0.0, 100.0)
+    assert _drop_interval({"0": False, "1": True}, {"0": True, "1": False}, asked) == (-100.0, 100.0)
 
 
 @pytest.mark.usefixtures("short_answers")

@@ -80,7 +80,7 @@ def test_a_judge_is_asked_once(questions, tmp_path, monkeypatch):
     monkeypatch.setitem(LlmJudge.__init__.__kwdefaults__, "transport", transport)
     answers = answered(tmp_path / "answers.jsonl", a="x", b="y", c="z")
     given = ("score-answers", questions, answers, "--judge-url", "http://here/v1", "--judge-model", "m")
-    kept = ("--judge-replies", tmp_path / "replies.jsonl", "--json")
+    kept = ("--judge-replies", tmp_path / "new" / "replies.jsonl", "--json")
     first = json.loads(run(*given, *kept).stdout)
     assert first["scores"]["llm-judge"]["count"] == 3
     assert first["rules"]["llm-judge"].startswith("m, prompt ")
@@ -149,10 +149,16 @@ def test_table_3_tells_the_drop_and_what_does_not_follow():
             "nowhere: can't be read",
         ),
         (("--out", "/proc/x/y"), "/proc/x/y: can't be written"),
+        (("--out", "new/x.json", "--rule", "exact"), "no scoring rule"),
+        (
+            ("--judge-url", "http://x", "--judge-model", "m", "--judge-replies", "/proc/x/y"),
+            "/proc/x/y: can't be written",
+        ),
         (("--field", "transcript"), "there is no 'transcript'"),
     ],
 )
-def test_a_mistake_is_one_line_and_nothing_is_written(options, complaint, questions, tmp_path):
+def test_a_mistake_is_one_line_and_nothing_is_written(options, complaint, questions, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     answers = answered(tmp_path / "answers.jsonl", a="x")
     before = sorted(tmp_path.iterdir())
     (line,) = run("score-answers", questions, answers, *options, code=2).stderr.splitlines()

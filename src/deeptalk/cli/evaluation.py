@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -15,6 +17,7 @@ from deeptalk.cli.progress import bars
 from deeptalk.data.domain.refusals import REFUSAL
 from deeptalk.decoding import DecodingEngine, LoadedModel
 from deeptalk.errors import ConfigError, DataError
+from deeptalk.evaluation.benchmarks.intervals import Ratios, paired_bootstrap
 from deeptalk.evaluation.metrics import Score
 from deeptalk.evaluation.pocket import (
     Judges,
@@ -24,13 +27,19 @@ from deeptalk.evaluation.pocket import (
     judge_floor,
     open_judges,
 )
-from deeptalk.evaluation.questions import EvalSet
-from deeptalk.files import write_text
+from deeptalk.evaluation.questions import FIVE_CATEGORIES, EvalSet
+from deeptalk.files import digest_of, write_text
 from deeptalk.model import DeepTalk
+from deeptalk.model.identity import model_hash
 from deeptalk.model.weights import model_folder
 
 BACKBONE_FIGURE = "text_backbone.json"
 """Beside a model's weights: what its text backbone scored before any speech."""
+
+QUESTIONS = Path(str(files("deeptalk"))) / "assets" / "evaluation"
+"""The folder of the built-in questions."""
+
+_MEAN = "text_to_text/mean"
 
 
 def evaluate_pocket(
@@ -55,10 +64,11 @@ def evaluate_pocket(
         check_place(figure)
     if out is not None:
         check_place(out)
+    noted = None if backbone is not None else read_backbone_figure(figure)
     loaded = open_model(model)
     if voice not in loaded.voices:
         raise ConfigError(f"No voice is called {voice!r}; this model has: {', '.join(loaded.voices)}.")
-    asked = EvalSet(questions or Path(str(files("deeptalk"))) / "assets" / "evaluation")
+    asked = EvalSet(questions or QUESTIONS)
     judges = open_judges(asked.folder) if has_judge else None
     bare = None if backbone is None else text_backbone(loaded, backbone)
     with bars() as show:
@@ -70,25 +80,31 @@ def evaluate_pocket(
             progress=lambda name, done, total: show("questions", done, total, name),
         )
     if bare is not None:
-        _note_backbone(bare, asked, figure, voice=voice, limit=limit)
-    _add_drop(report, figure, limit=limit)
+        noted = _note_backbone(bare, asked, figure, voice=voice, limit=limit)
+    _add_drop(report, noted, asked, limit=limit)
     _add_floor(report, judges, asked, voice=voice, limit=limit)
     if out is not None:
         items = [dataclasses.asdict(item) for item in report.items]
-        write_json(out, report.to_dict() | {"items": items})
+        about = about_model(loaded, model_folder(model)) | {
+            "questions": _digest(asked),
+            "voice": voice,
+            "limit": limit,
+            "judges": _about_judges(judges),
+        }
+        write_json(out, report.to_dict() | {"about": about, "items": items})
     return report
 
 
 def check_place(path: Path) -> None:
-    """Make a file's folder; DataError where the file could not be written."""
+    """DataError where a file could not be written; its folder need not be there yet."""
+    if path.is_dir():
+        raise DataError(f"{path}: can't be written, it is a folder; name a file.")
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=path.parent):
+        with TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise DataError(f"{path}: can't be written ({error}).") from error
-    if path.is_dir():
-        raise DataError(f"{path}: can't be written, it is a folder; name a file.")
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -104,25 +120,77 @@ def text_backbone(loaded: LoadedModel, folder: Path) -> LoadedModel:
     return LoadedModel(engine=DecodingEngine(other), codec=loaded.codec)
 
 
-def _note_backbone(bare: LoadedModel, asked: EvalSet, path: Path, *, voice: str, limit: int | None) -> None:
+def read_backbone_figure(path: Path) -> dict[str, Any] | None:
+    """What was noted of a text backbone; None where nothing was, DataError where the file is broken."""
+    if not path.is_file():
+        return None
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "scores": {_MEAN: float(noted["scores"][_MEAN])},
+            "limit": noted["limit"],
+            "questions": noted.get("questions"),
+            "verdicts": dict(noted.get("verdicts", {})),
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: no figure of a text backbone ({error!r}); measure it anew with --backbone DIR."
+        ) from error
+
+
+def about_model(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
+    """What tells a model from others, for a report: no path, since reports travel."""
+    config = loaded.model.config
+    return {
+        "model": model_hash(loaded.model),
+        "fusion": config.fusion,
+        "adapter_stride": config.adapter.stride,
+        "codec": digest_of(folder / "codec" / "model.safetensors"),
+        "deeptalk": version("deeptalk"),
+    }
+
+
+def _about_judges(judges: Judges | None) -> dict[str, str] | None:
+    return judges and {"bigram": judges.bigram.hash, "unigram": judges.unigram.hash}
+
+
+def _digest(asked: EvalSet) -> str | None:
+    return digest_of(asked.folder / "questions.jsonl")
+
+
+def _note_backbone(
+    bare: LoadedModel, asked: EvalSet, path: Path, *, voice: str, limit: int | None
+) -> dict[str, Any]:
     run = PocketEvaluation(bare, asked, voice=voice, limit=limit)
     run.text_to_text()
-    scores = {score.name: score.value for score in run.report.scores}
-    write_json(path, {"scores": scores, "limit": limit})
+    noted = {
+        "scores": {score.name: score.value for score in run.report.scores},
+        "limit": limit,
+        "questions": _digest(asked),
+        "verdicts": _verdicts(run.report),
+    }
+    write_json(path, noted)
+    return noted
 
 
-def _add_drop(report: PocketReport, path: Path, *, limit: int | None) -> None:
-    """Points that the model lost against its text backbone, if that was measured on the same questions."""
-    name = "text_to_text/mean"
-    ours = next(score for score in report.scores if score.name == name)
-    if not path.is_file():
+def _add_drop(
+    report: PocketReport, noted: Mapping[str, Any] | None, asked: EvalSet, *, limit: int | None
+) -> None:
+    """Points that the model lost against its text backbone, if that was measured on the same questions.
+
+    The interval draws questions for both at once; a figure that was noted without its verdicts has none.
+    """
+    if noted is None:
         report.not_run.append("text_to_text/drop (no --backbone DIR)")
         return
-    noted = json.loads(path.read_text())
-    if noted["limit"] != limit:
+    # Early figures do not tell their questions: they are of the built-in ones.
+    questions = noted["questions"] or digest_of(QUESTIONS / "questions.jsonl")
+    if (noted["limit"], questions) != (limit, _digest(asked)):
         report.not_run.append("text_to_text/drop (the backbone was asked other questions)")
         return
-    drop = noted["scores"][name] - ours.value
+    ours = next(score for score in report.scores if score.name == _MEAN)
+    drop = noted["scores"][_MEAN] - ours.value
+    low, high = _drop_interval(_verdicts(report), noted["verdicts"], asked) or (drop, drop)
     report.scores.append(
         Score(
             name="text_to_text/drop",
@@ -130,10 +198,31 @@ def _add_drop(report: PocketReport, path: Path, *, limit: int | None) -> None:
             unit="points",
             count=ours.count,
             total=ours.total,
-            low=drop,
-            high=drop,
+            low=low,
+            high=high,
         )
     )
+
+
+def _verdicts(report: PocketReport) -> dict[str, bool]:
+    return {item.id: item.is_right for item in report.items if item.row == "text_to_text"}
+
+
+def _drop_interval(
+    ours: Mapping[str, bool], backbones: Mapping[str, bool], asked: EvalSet
+) -> tuple[float, float] | None:
+    """Every category weighs the same, as in the mean; None unless both were asked the same."""
+    if ours.keys() != backbones.keys():
+        return None
+    category = {item.id: item.category for item in asked.of(*FIVE_CATEGORIES)}
+    sizes = Counter(category[name] for name in ours)
+    weights = {name: 1 / sizes[category[name]] for name in ours}
+
+    def parts(verdicts: Mapping[str, bool]) -> Ratios:
+        return [(weight * verdicts[name], weight) for name, weight in weights.items()]
+
+    found = paired_bootstrap(parts(ours), parts(backbones))
+    return 100 * found.low, 100 * found.high
 
 
 def _add_floor(

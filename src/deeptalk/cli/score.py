@@ -189,6 +189,7 @@ def _judge(
 ) -> "LlmJudge | None":
     from time import sleep
 
+    from deeptalk.cli.evaluation import check_place
     from deeptalk.errors import ConfigError
     from deeptalk.evaluation.benchmarks.llm_judge import PROMPT, JudgeSettings, LlmJudge
 
@@ -196,6 +197,8 @@ def _judge(
         return None
     if url is None or model is None:
         raise ConfigError("a judge needs both --judge-url and --judge-model.")
+    if replies is not None:
+        check_place(replies)
     try:
         text = PROMPT if prompt is None else prompt.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -125,7 +125,12 @@ def test_replies_are_kept_by_content(tmp_path: Path) -> None:
     assert second.judge("one", "another", ["r"]).reason == "no reply"
     other = LlmJudge(JudgeSettings(url=URL, model="judge-2"), transport=silent, replies=replies)
     assert other.judge("one", "a", ["r"]).reason == "no reply"
-    assert len(replies.read_text().splitlines()) == 3
+    lines = replies.read_text().splitlines()
+    assert len(lines) == 3
+    replies.write_text("\n".join(lines)[:-9])  # killed while it wrote
+    third = judge(Server("no"), replies=replies)
+    assert [third.judge(question, "a", ["r"]) for question in ("one", "two", "three")] == found[:3]
+    assert judge(silent, replies=replies).judge("three", "a", ["r"]) == found[2]
     replies.write_text("nonsense\n")
     with pytest.raises(DataError, match="no file of a judge's replies"):
         judge(silent, replies=replies)

@@ -138,6 +138,8 @@ def test_what_is_drawn_depends_on_the_seed(model) -> None:
 def test_settings_are_checked(loaded, model, monkeypatch) -> None:
     with pytest.raises(ConfigError, match="batch_size must be >= 1"):
         TextModel(loaded.engine, batch_size=0)
+    with pytest.raises(ConfigError, match="max_positions >= 2, got 8 and 0"):
+        TextModel(loaded.engine, max_positions=0)
     with pytest.raises(ConfigError, match=f"max_tokens must be below max_positions, {model.max_positions}"):
         model.continue_texts(["a"], Continuation(max_tokens=model.max_positions))
     monkeypatch.setattr(loaded.engine.model, "tokenizer", None)

@@ -16,6 +16,7 @@ from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from deeptalk.errors import ConfigError, DataError
+from deeptalk.evaluation.benchmarks.records import append_line, read_appended
 
 PROMPT = """A question was asked and answered. Is the given answer right?
 
@@ -173,8 +174,7 @@ class LlmJudge:
     def _keep(self, key: str, text: str) -> None:
         self._replies[key] = text
         if self._file is not None:
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, "reply": text}, ensure_ascii=False) + "\n")
+            append_line(self._file, {"key": key, "reply": text})
 
 
 def _filled(prompt: str, texts: Mapping[str, str]) -> str:
@@ -183,11 +183,7 @@ def _filled(prompt: str, texts: Mapping[str, str]) -> str:
 
 
 def _read_replies(path: Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        records = [json.loads(line) for line in lines if line.strip()]
-        return {str(record["key"]): str(record["reply"]) for record in records}
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{path}: no file of a judge's replies ({error}).") from error
+        return {row.text("key"): row.text("reply") for row in read_appended(path)}
+    except DataError as error:
+        raise DataError(f"{path}: no file of a judge's replies ({error})") from error

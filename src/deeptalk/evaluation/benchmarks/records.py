@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from io import StringIO
+from io import SEEK_END, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,27 @@ def read_json(path: Path) -> list[Row]:
     if not _read(path).lstrip().startswith("["):
         return [_row(place, _parse(place, line)) for place, line in read_lines(path)]
     return [_row(f"{path}, entry {n}", value) for n, value in enumerate(_parse(str(path), _read(path)))]
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Add a record to a file that grows while a run lasts; file and folder are made if missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        file.seek(max(0, file.seek(0, SEEK_END) - 1))
+        is_begun = file.read() in (b"", b"\n")  # else the last run was killed while it wrote
+        file.write(b"\n" * (not is_begun) + json.dumps(record).encode() + b"\n")
+
+
+def read_appended(path: Path) -> list[Row]:
+    """The records of `append_line` but those cut off in writing; none where there is no file."""
+    rows = []
+    for place, line in read_lines(path) if path.exists() else ():
+        try:
+            rows.append(_row(place, _parse(place, line)))
+        except DataError:
+            if not line.startswith("{"):
+                raise
+    return rows
 
 
 def read_csv(path: Path) -> list[Row]:

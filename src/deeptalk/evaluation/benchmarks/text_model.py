@@ -47,7 +47,9 @@ class TextModel:
         if model.tokenizer is None:
             raise ConfigError("the model has no tokenizer; load it from its folder.")
         settings = model.backbone.model.config
-        longest = max_positions or getattr(settings, "max_position_embeddings", None) or DEFAULT_POSITIONS
+        longest = max_positions
+        if longest is None:
+            longest = getattr(settings, "max_position_embeddings", None) or DEFAULT_POSITIONS
         if batch_size < 1 or longest < 2:
             raise ConfigError(
                 f"batch_size must be >= 1 and max_positions >= 2, got {batch_size} and {longest}."
