@@ -148,18 +148,28 @@ class DeepTalk(nn.Module):
         encoded = self.encoder(mel, lengths)
         return self.add_words(self.adapter(encoded.frames, encoded.lengths))
 
+    def heard_words(self, frames: Float[Tensor, "*N U D"]) -> Float[Tensor, "*N U V+1"] | None:
+        """What each frame may say as log-probabilities, nothing last; None of a model that has no such head."""
+        return None if self.hearing is None else self.hearing.log_probs(frames, self.text_table)
+
     def add_words(
-        self, frames: Float[Tensor, "*N U D"], *, is_kept: Bool[Tensor, " N"] | None = None
+        self,
+        frames: Float[Tensor, "*N U D"],
+        *,
+        heard: Float[Tensor, "*N U V+1"] | None = None,
+        is_kept: Bool[Tensor, " N"] | None = None,
     ) -> Float[Tensor, "*N U D"]:
         """What the adapter gives as the backbone reads it: the same, unless the adapter is ``worded``.
 
         Then the text embeddings of what each frame may say, weighted by its probability, are added; the row
         of EOT stands for nothing said. Of clips that ``is_kept`` leaves out, the backbone gets these alone.
+        ``heard`` is what `heard_words` gives, where the caller has it.
         """
-        head = self.word_head
-        if head is None:
+        if self.word_head is None:
             return frames
-        likely = head.log_probs(frames, self.text_table).exp().to(frames.dtype)
+        heard = self.heard_words(frames) if heard is None else heard
+        assert heard is not None, "a worded model has the head"
+        likely = heard.exp().to(frames.dtype)
         pause = self.embedding.text_extra[self.layout.text_eot - self.layout.vocab_size]
         words = likely[..., :-1] @ self.text_table + likely[..., -1:] * pause
         return words + (frames if is_kept is None else frames * is_kept[:, None, None])

@@ -111,16 +111,20 @@ class Supervised:
                 batch, most=self.code_noise, codebook_size=model.layout.codebook_size, generator=generator
             )
         frames = model.speech_frames(batch)
-        speech = None
+        speech = log_probs = None
         if frames is not None:
-            chance = torch.rand(len(frames), generator=generator, device=frames.device)
-            speech = model.add_words(frames, is_kept=chance >= self.words_alone)
+            is_kept = None
+            if self.words_alone:
+                chance = torch.rand(len(frames), generator=generator, device=frames.device)
+                is_kept = chance >= self.words_alone
+            log_probs = model.heard_words(frames)
+            speech = model.add_words(frames, heard=log_probs, is_kept=is_kept)
         output = self._run(model, batch, collect=self.balance_weight > 0, speech=speech)
         sums = stream_sums(output.hidden, (model.backbone.lm_head, *model.heads.codec), batch.labels)
         balance = sums.new_zeros(())
         if output.router is not None:
             balance = sequence_balance_loss(output.router, batch.mask) * len(batch.mask)
-        heard = [_heard_sum(model, batch, frames)[None]] if self.hearing_weight else []
+        heard = [_heard_sum(model, batch, log_probs)[None]] if self.hearing_weight else []
         said = [] if self.alignment is None else [_said_sums(self.alignment, model, output, batch)]
         return torch.cat([sums, balance[None], *heard, *said])
 
@@ -149,19 +153,18 @@ class Supervised:
         )
 
 
-def _heard_sum(model: DeepTalk, batch: Batch, speech: Tensor | None) -> Tensor:
+def _heard_sum(model: DeepTalk, batch: Batch, log_probs: Tensor | None) -> Tensor:
     """Minus the log-likelihood of what the batch's clips say; zero where nobody knows."""
     head = model.hearing
     assert head is not None, "a stage that learns to hear has added the head"
-    if speech is None or batch.heard is None:
+    if log_probs is None or batch.heard is None:
         return sum(0.0 * parameter.sum() for parameter in head.parameters())  # type: ignore[return-value]
-    clips = torch.div(batch.speech_at[batch.speech_at >= 0], speech.shape[1], rounding_mode="floor")
-    lengths = clips.bincount(minlength=len(speech))
+    clips = torch.div(batch.speech_at[batch.speech_at >= 0], log_probs.shape[1], rounding_mode="floor")
+    lengths = clips.bincount(minlength=len(log_probs))
     is_known = batch.heard != IGNORE
     has_text = is_known.any(-1)
-    log_probs = head.log_probs(speech[has_text], model.text_table)
     return F.ctc_loss(
-        log_probs.transpose(0, 1),
+        log_probs[has_text].transpose(0, 1),
         batch.heard[has_text].clamp(min=0),
         lengths[has_text],
         is_known.sum(-1)[has_text],
