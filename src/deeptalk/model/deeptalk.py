@@ -149,7 +149,7 @@ class DeepTalk(nn.Module):
         return self.add_words(self.adapter(encoded.frames, encoded.lengths))
 
     def heard_words(self, frames: Float[Tensor, "*N U D"]) -> Float[Tensor, "*N U V+1"] | None:
-        """What each frame may say as log-probabilities, nothing last; None of a model that has no such head."""
+        """Log-probabilities of what each frame may say, nothing last; None where there is no such head."""
         return None if self.hearing is None else self.hearing.log_probs(frames, self.text_table)
 
     def add_words(
