@@ -2,12 +2,14 @@ import json
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from deeptalk.backbone.banks import fused_state_dict
 from deeptalk.errors import CheckpointError
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
@@ -25,6 +27,18 @@ def folder(tmp_path: Path, build: Build, tokenizer_path: Path) -> Path:
     folder = tmp_path / "model"
     save(build(), folder, tokenizer_path=tokenizer_path, provenance={"recipe": "none"})
     return folder
+
+
+def test_hashes_are_those_that_files_keep(build: Build) -> None:
+    model = build()
+    digest = sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
+    for part in ("encoder", "adapter", "backbone", "embedding", "heads"):
+        module = getattr(model, part)
+        tensors = fused_state_dict(module) if part == "backbone" else module.state_dict()
+        for name, tensor in sorted(tensors.items()):
+            digest.update(f"{part}.{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    assert model_hash(model) == digest.hexdigest()[:16]
 
 
 def test_round_trip_is_bit_equal(folder: Path, build: Build, speech_batch: Batch) -> None:

@@ -113,7 +113,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
                 "give safetensors, which most models on the hub have, too."
             )
         raise CheckpointError(f"{folder} holds no {WEIGHTS}, neither whole nor in shards with an index.")
-    names, missing = _shard_names(folder), missing_shards(folder)
+    names, missing = shard_names(folder), missing_shards(folder)
     if missing:
         raise CheckpointError(
             f"{folder} lacks {len(missing)} of its {len(names)} shards ({_some(missing)}); "
@@ -124,8 +124,23 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 def missing_shards(folder: Path) -> tuple[str, ...]:
     """The files of weights that a folder's index names, or one for all, and that aren't there."""
-    names = _shard_names(folder) if (folder / INDEX).exists() else [WEIGHTS]
-    return tuple(name for name in names if not (folder / name).exists())
+    return tuple(name for name in shard_names(folder) if not (folder / name).exists())
+
+
+def shard_names(folder: Path) -> list[str]:
+    """The files of weights that a folder's index names, or the one for all where it has no index.
+
+    Raises:
+        CheckpointError: the index is damaged, or names files outside the folder.
+    """
+    if not (folder / INDEX).exists():
+        return [WEIGHTS]
+    names = _read_json(folder / INDEX).get("weight_map")
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise CheckpointError(f"{folder / INDEX} has no weight_map of file names.")
+    if any(Path(name).name != name for name in names.values()):
+        raise CheckpointError(f"{folder / INDEX} names files outside its folder.")
+    return sorted(set(names.values()))
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
@@ -237,15 +252,6 @@ def refuse_tensors(path: Path, faults: Mapping[str, Sequence[str]]) -> None:
     told = [f"{len(names)} {what} ({_some(names)})" for what, names in faults.items() if names]
     if told:
         raise CheckpointError(f"{path} doesn't fit its {CONFIG}: tensors {'; '.join(told)}.")
-
-
-def _shard_names(folder: Path) -> list[str]:
-    names = _read_json(folder / INDEX).get("weight_map")
-    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
-        raise CheckpointError(f"{folder / INDEX} has no weight_map of file names.")
-    if any(Path(name).name != name for name in names.values()):
-        raise CheckpointError(f"{folder / INDEX} names files outside its folder.")
-    return sorted(set(names.values()))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -11,18 +11,12 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError, safe_open
 
-from deeptalk.backbone.checkpoint import refuse_tensors
+from deeptalk.backbone.checkpoint import WEIGHTS, refuse_tensors, shard_names
 from deeptalk.errors import CheckpointError
 from deeptalk.shapes import Tensor
 
 FORMAT_VERSION = 1
-CONFIG, WEIGHTS, TOKENIZER, PROVENANCE = (
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "provenance.json",
-)
-INDEX = WEIGHTS + ".index.json"
+CONFIG, TOKENIZER, PROVENANCE = "config.json", "tokenizer.json", "provenance.json"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
@@ -130,14 +124,7 @@ def read_tensors(folder: Path, *, dtype: torch.dtype, leave_out: str | None = No
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors of a folder, one or several; `CheckpointError` where its index is damaged."""
-    if not (folder / INDEX).exists():
-        return [folder / WEIGHTS]
-    names = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise CheckpointError(f"{folder / INDEX} has no weight_map of file names.")
-    if any(Path(name).name != name for name in names.values()):
-        raise CheckpointError(f"{folder / INDEX} names files outside its folder.")
-    return [folder / name for name in sorted(set(names.values()))]
+    return [folder / name for name in shard_names(folder)]
 
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

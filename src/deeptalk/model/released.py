@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 from deeptalk.audio.log_mel import MelSpec
 from deeptalk.backbone.backbone import config_from_dict
 from deeptalk.backbone.banks import fused_state_dict
+from deeptalk.backbone.checkpoint import INDEX
 from deeptalk.errors import CheckpointError, ConfigError, DeepTalkError
 from deeptalk.model.adapter import AdapterConfig
 from deeptalk.model.config import DeepTalkConfig
@@ -30,7 +31,6 @@ from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.model.encoder import EncoderConfig
 from deeptalk.model.folder import (
     CONFIG,
-    INDEX,
     PICKLES,
     TOKENIZER,
     check_tensors,
