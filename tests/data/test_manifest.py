@@ -83,3 +83,11 @@ def test_broken_lines_repeated_ids_and_failed_checks_are_reasons_too(tmp_path: P
 def test_a_missing_manifest_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such manifest"):
         read_manifest(tmp_path / "m.jsonl", kind="text")
+
+
+def test_a_question_that_is_heard_may_have_no_words(tmp_path: Path) -> None:
+    assert write_manifest(tmp_path / "m.jsonl", [_changed(0, text="")], kind="dialogue") == 1
+    with pytest.raises(DataError, match="empty text"):
+        write_manifest(tmp_path / "m.jsonl", [_changed(0, text="")], kind="text")
+    with pytest.raises(DataError, match="empty text"):
+        write_manifest(tmp_path / "m.jsonl", [_changed(1, text="", audio="a.wav")], kind="dialogue")

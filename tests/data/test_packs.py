@@ -6,7 +6,15 @@ import pytest
 import soundfile
 
 from deeptalk.data.codes import read_codes
-from deeptalk.data.packs import AudioPack, AudioPackWriter, CodePack, CodeSpan, write_code_pack
+from deeptalk.data.packs import (
+    AudioFile,
+    AudioPack,
+    AudioPackWriter,
+    CodePack,
+    CodeSpan,
+    open_clips,
+    write_code_pack,
+)
 from deeptalk.errors import DataError
 
 
@@ -92,3 +100,43 @@ def test_codes_in_every_form_and_order_are_the_same(tmp_path: Path) -> None:
 def test_codes_that_cannot_be_used_give_a_reason(message: dict, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         read_codes(message, codebook_size=13)
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.wav"])
+def test_other_recordings_are_read_clip_by_clip_at_the_rate_asked_for(tmp_path: Path, name: str) -> None:
+    wave = np.sin(2 * np.pi * 200 * np.arange(24_000) / 24_000).astype(np.float32)
+    soundfile.write(tmp_path / name, np.stack([0.5 * wave, 0.3 * wave], axis=1), 24_000)
+    opened = open_clips(tmp_path / name, sample_rate=16_000)
+    assert isinstance(opened, AudioFile)
+    found = opened.read(0.25, 0.5)
+    expected = 0.4 * np.sin(2 * np.pi * 200 * (0.25 + np.arange(8_000) / 16_000))
+    np.testing.assert_allclose(found[200:-200], expected[200:-200], atol=0.02)
+
+
+def test_packs_of_the_right_rate_are_mapped(tmp_path: Path) -> None:
+    with AudioPackWriter(tmp_path / "p.wav") as writer:
+        writer.append(_clips()[0])
+    assert isinstance(open_clips(tmp_path / "p.wav", sample_rate=16_000), AudioPack)
+    assert isinstance(open_clips(tmp_path / "p.wav", sample_rate=24_000), AudioFile)
+
+
+def test_what_cant_be_heard_has_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "bad.flac").write_bytes(b"\xff" * 100)
+    with pytest.raises(DataError, match="unreadable audio"):
+        open_clips(tmp_path / "bad.flac", sample_rate=16_000).read(0.0, 1.0)
+    soundfile.write(tmp_path / "short.wav", np.zeros(100), 8_000)
+    with pytest.raises(DataError, match="clip outside its recording"):
+        open_clips(tmp_path / "short.wav", sample_rate=16_000).read(1.0, 1.0)
+    with pytest.raises(DataError, match="no such pack"):
+        open_clips(tmp_path / "none.wav", sample_rate=16_000)
+
+
+def test_codes_stand_in_a_file_of_many(tmp_path: Path) -> None:
+    codes = np.arange(35, dtype=np.int16).reshape(5, 7)
+    np.save(tmp_path / "c.npy", codes)
+    message = {"codes": str(tmp_path / "c.npy"), "order": "breadth", "first_frame": 1, "num_frames": 3}
+    assert read_codes(message, codebook_size=64).tolist() == codes[1:4].tolist()
+    with pytest.raises(DataError, match="unreadable codes"):
+        read_codes(message | {"num_frames": 9}, codebook_size=64)
+    with pytest.raises(DataError, match="bad place of codes"):
+        read_codes(message | {"num_frames": None}, codebook_size=64)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from deeptalk.data.dataset import DialogueBatches, Source, load_source
 from deeptalk.data.library import AnswerLibrary, ClipLibrary, MelReader
+from deeptalk.data.packs import SAID_SUFFIX
 from deeptalk.data.tasks import TaskContext
 from deeptalk.errors import CheckpointError
 from deeptalk.model import DeepTalk
@@ -23,7 +24,9 @@ def open_batches(
         clips=ClipLibrary(
             [path for path in (data / "questions.jsonl", data / "reading.jsonl") if path.is_file()]
         ),
-        answers=AnswerLibrary(sorted((data / "codes").glob("*.npy"))),
+        answers=AnswerLibrary(
+            path for path in sorted((data / "codes").glob("*.npy")) if not path.name.endswith(SAID_SUFFIX)
+        ),
         reader=MelReader(model.mel),
         stride=model.config.adapter.stride,
         max_positions=num_positions,

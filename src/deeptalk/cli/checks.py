@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from deeptalk.data.manifest import Kind, read_manifest
+from deeptalk.data.manifest import Kind, kind_of, read_manifest
 from deeptalk.decoding import LoadedModel, load
 from deeptalk.errors import DeepTalkError
 from deeptalk.model.weights import model_folder
@@ -144,15 +144,7 @@ def _kind_of(path: Path) -> Kind | None:
             record = json.loads(file.readline())
         except json.JSONDecodeError:
             return None
-    if not isinstance(record, dict):
-        return None
-    if "messages" in record:
-        return "dialogue"
-    if "win" in record:
-        return "preference"
-    if "audio" in record:
-        return "recording"
-    return "sentence" if "text" in record else None
+    return kind_of(record) if isinstance(record, dict) else None
 
 
 def _is_importable(module: str) -> bool:

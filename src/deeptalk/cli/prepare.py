@@ -1,4 +1,4 @@
-"""``deeptalk prepare``: the data that a family of recipes trains on."""
+"""``deeptalk prepare``: the data that a family of recipes trains on, from nothing or from a corpus."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,28 +7,99 @@ from typing import Annotated
 import typer
 
 from deeptalk.cli.arguments import Json
+from deeptalk.errors import ConfigError
 
 
 class Corpus(StrEnum):
     """What can be prepared."""
 
     POCKET = "pocket"
+    FOLDER = "folder"
+    WENETSPEECH = "wenetspeech"
+    AUDIOQA_1M = "audioqa-1m"
+    MATH_INSTRUCT = "math-instruct"
+    CAMEL_AI_MATH = "camel-ai-math"
+    DOLLY_15K = "dolly-15k"
+    LIBRISPEECH = "librispeech"
+    AISHELL_1 = "aishell-1"
+    SEED_TTS = "seed-tts"
+    LLAMA_QUESTIONS = "llama-questions"
+    WEB_QUESTIONS = "web-questions"
+    TRIVIA_QA = "trivia-qa"
+
+
+QUESTION_SETS = (Corpus.LLAMA_QUESTIONS, Corpus.WEB_QUESTIONS, Corpus.TRIVIA_QA)
 
 
 def prepare(
     corpus: Annotated[Corpus, typer.Argument(help="Which data.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the data.")] = Path(
-        "build/pocket/data"
-    ),
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DIR", help="Where a published corpus, or your own, lies unpacked.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder of the data: build/data, of pocket build/pocket/data.",
+            show_default=False,
+        ),
+    ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--against",
+            metavar="SET",
+            help="An evaluation set: what asks the same is left out; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--licence",
+            metavar="TEXT",
+            help="Noted in every record, for the publisher's.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same texts.")] = 0,
     workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes at a time.", min=1)] = 2,
     tiny: Annotated[bool, typer.Option("--tiny", help="A few clips of each kind, for a trial.")] = False,
     json: Json = False,
 ) -> None:
-    """Write the training data and have them spoken by flite and espeak-ng.
+    """Make manifests of a corpus; those of pocket are written and spoken first.
 
-    An interrupted run goes on where it was. Only training needs these data; talking and testing don't.
+    DIR holds a published corpus as it was unpacked, or recordings and JSON lines of your own (folder);
+    docs/data.md describes each layout. --seed, --workers and --tiny are for pocket, which flite and espeak-ng
+    speak for hours; an interrupted run goes on where it was.
     """
+    if corpus is Corpus.POCKET:
+        if source is not None or against or licence:
+            raise ConfigError("pocket is made from nothing: it takes no DIR, no --against and no --licence.")
+        _pocket(out or Path("build/pocket/data"), seed=seed, workers=workers, tiny=tiny, json=json)
+        return
+    if source is None:
+        raise ConfigError(f"say where {corpus.value} lies: deeptalk prepare {corpus.value} DIR.")
+    if not source.exists():
+        raise ConfigError(f"{source} doesn't exist; give the folder that holds {corpus.value}.")
+    from deeptalk.cli.corpora import prepare_corpus
+
+    prepare_corpus(
+        corpus.value,
+        source,
+        out or Path("build/data"),
+        is_evaluation=corpus is Corpus.SEED_TTS or corpus in QUESTION_SETS,
+        against=tuple(against or ()),
+        licence=licence,
+        json=json,
+    )
+
+
+def _pocket(out: Path, *, seed: int, workers: int, tiny: bool, json: bool) -> None:
     from deeptalk.cli.output import print_counts
     from deeptalk.cli.progress import bars
     from deeptalk.data.pocket import SpeechSizes, prepare_speech, prepare_text

@@ -9,12 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 @contextmanager
 def bars() -> Iterator[Callable[..., None]]:
-    """A function of what is being done, how much is done, of how much, and a note; one bar per name."""
+    """A function of what is being done, how much is done, of how much or None, and a note; a bar per name."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
     tasks: dict[str, TaskID] = {}
 
-    def show(name: str, done: int, total: int, note: str = "") -> None:
+    def show(name: str, done: int, total: int | None, note: str = "") -> None:
         progress.start()
         if name not in tasks:
             tasks[name] = progress.add_task(name, total=total, note=note)

@@ -14,10 +14,13 @@ from deeptalk.audio import MelSpec, log_mel
 from deeptalk.data.augment import Augmentation, augment, warp_formants
 from deeptalk.data.codes import read_codes
 from deeptalk.data.manifest import read_manifest
-from deeptalk.data.packs import SAID_SUFFIX, AudioPack, CodePack, CodeSpan
+from deeptalk.data.packs import SAID_SUFFIX, AudioFile, AudioPack, CodePack, CodeSpan, open_clips
 from deeptalk.errors import DataError
 from deeptalk.shapes import Float, Int, Tensor
 from deeptalk.streams.layout import num_encoder_frames
+
+_MOST_OPEN = 64
+"""A process may map far fewer files than a corpus has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,13 +66,16 @@ class SpeechReader(Protocol):
 
 
 class MelReader:
-    """Reads clips from WAV packs as log-mel, augmented anew each time unless `augmentation` is None."""
+    """Reads clips as log-mel, augmented anew each time unless `augmentation` is None.
+
+    WAV packs are fastest; other recordings are decoded and resampled at each reading.
+    """
 
     is_encoded = False
 
     def __init__(self, spec: MelSpec, *, augmentation: Augmentation | None = None) -> None:
         self.spec, self.augmentation = spec, augmentation
-        self._packs: dict[str, AudioPack] = {}
+        self._open: dict[str, AudioPack | AudioFile] = {}
 
     def place(self, clip: Clip, generator: np.random.Generator) -> Clip:
         """The clip itself: its room is made when it is read."""
@@ -80,15 +86,12 @@ class MelReader:
         return num_encoder_frames(round(clip.duration * self.spec.sample_rate) // self.spec.hop_length)
 
     def samples(self, clip: Clip) -> npt.NDArray[np.float32]:
-        """The clip's samples as they were recorded, 16 kHz packs only."""
-        if clip.audio not in self._packs:
-            pack = AudioPack(Path(clip.audio))
-            if pack.sample_rate != self.spec.sample_rate:
-                raise DataError(
-                    f"{clip.audio}: wrong rate, {pack.sample_rate} instead of {self.spec.sample_rate} Hz"
-                )
-            self._packs[clip.audio] = pack
-        return self._packs[clip.audio].read(clip.offset, clip.duration)
+        """The clip's samples as they were recorded, at the rate of the spectrogram."""
+        if clip.audio not in self._open:
+            if len(self._open) >= _MOST_OPEN:
+                del self._open[next(iter(self._open))]
+            self._open[clip.audio] = open_clips(Path(clip.audio), sample_rate=self.spec.sample_rate)
+        return self._open[clip.audio].read(clip.offset, clip.duration)
 
     def read(self, clip: Clip, generator: np.random.Generator) -> Float[Tensor, "M F"]:
         """The clip's log-mel, as heard in a room of chance."""

@@ -80,6 +80,17 @@ def find_fault(record: Record, *, kind: Kind) -> str | None:
     return _fault_of_messages(record.get("messages"), with_speech=kind == "dialogue")
 
 
+def kind_of(record: Record) -> Kind | None:
+    """What kind of record this is by its fields; None for a stranger."""
+    if "messages" in record:
+        return "dialogue"
+    if "win" in record:
+        return "preference"
+    if "audio" in record:
+        return "recording"
+    return "sentence" if "text" in record else None
+
+
 def write_lines(path: Path, records: Iterable[Record]) -> int:
     """Write JSON lines through a temporary file that is renamed at the end; returns the number of lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,8 +147,10 @@ def _fault_of_messages(messages: object, *, with_speech: bool) -> str | None:
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             return "unknown role"
-        reason = _fault_of_text(message)
-        if reason is None and with_speech and "audio" in message:
+        is_heard = with_speech and "audio" in message
+        is_untold = is_heard and message["role"] == "user" and message.get("text") == ""
+        reason = None if is_untold else _fault_of_text(message)
+        if reason is None and is_heard:
             reason = _fault_of_audio(message)
         if reason is None and with_speech and "codes" in message:
             reason = _fault_of_codes(message)

@@ -1,4 +1,7 @@
-"""Many short clips in one file: a WAV pack for speech, an array pack for codes, both read by memory map."""
+"""Many short clips in one file: a WAV pack for speech, an array pack for codes, both read by memory map.
+
+Speech may also lie in files of any format and rate, as corpora are published.
+"""
 
 import os
 import struct
@@ -8,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
+import soxr
 
 from deeptalk.errors import DataError
 
@@ -43,6 +48,40 @@ class AudioPack:
                 f"of {len(self._samples) / self.sample_rate:.3f} s; the manifest belongs to another pack"
             )
         return self._samples[start:stop].astype(np.float32) / 32768.0
+
+
+class AudioFile:
+    """The clips of one recording in any format that soundfile reads, as mono at the rate asked for.
+
+    Nothing is kept open: corpora have more files than a process may open.
+    """
+
+    def __init__(self, path: Path, *, sample_rate: int) -> None:
+        self.path, self.sample_rate = path, sample_rate
+
+    def read(self, offset: float, duration: float) -> npt.NDArray[np.float32]:
+        """One clip as float32; `DataError` where the file can't be read or ends before the clip begins."""
+        try:
+            with soundfile.SoundFile(self.path) as file:
+                rate, start = file.samplerate, round(offset * file.samplerate)
+                if start >= file.frames:
+                    raise DataError("clip outside its recording")
+                file.seek(start)
+                found = file.read(round(duration * rate), dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, OSError) as error:
+            raise DataError("unreadable audio") from error
+        return soxr.resample(found.mean(axis=1), rate, self.sample_rate).astype(np.float32)
+
+
+def open_clips(path: Path, *, sample_rate: int) -> AudioPack | AudioFile:
+    """A recording, mapped where it is a WAV pack of this rate, else decoded clip by clip."""
+    try:
+        pack = AudioPack(path)
+    except DataError:
+        if not path.is_file():
+            raise
+        return AudioFile(path, sample_rate=sample_rate)
+    return pack if pack.sample_rate == sample_rate else AudioFile(path, sample_rate=sample_rate)
 
 
 class AudioPackWriter:
@@ -152,7 +191,8 @@ def _read_header(path: Path) -> int:
         raise DataError(f"{path}: no such pack of speech; make it with `deeptalk prepare` first")
     with path.open("rb") as file:
         head = file.read(_HEADER_BYTES)
-    rate = struct.unpack("<I", head[24:28])[0] if len(head) == _HEADER_BYTES else 0
-    if not rate or head != wav_header((struct.unpack("<I", head[40:44])[0]) // 2, rate):
+    rate, size = struct.unpack("<24xI12xI", head) if len(head) == _HEADER_BYTES else (0, 0)
+    is_pack = 0 < rate < 1 << 31 and size <= _MAX_WAV_BYTES and head == wav_header(size // 2, rate)
+    if not is_pack:
         raise DataError(f"{path}: not a pack; it must be a plain 16-bit mono WAV file with a 44-byte header")
     return rate

@@ -1,0 +1,56 @@
+"""``deeptalk encode``: codes of recorded answers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deeptalk.cli.arguments import Json
+
+
+def encode(
+    manifest: Annotated[
+        Path,
+        typer.Argument(metavar="F.jsonl", help="Dialogues with recorded answers.", show_default=False),
+    ],
+    codec: Annotated[
+        str,
+        typer.Option(
+            "--codec",
+            metavar="DIR",
+            help="The folder of a codec, or 'pocket'; the model's own.",
+            show_default=False,
+        ),
+    ],
+    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes at a time.", min=1)] = 1,
+    shard: Annotated[
+        int, typer.Option("--shard", metavar="N", help="Answers in a file of codes.", min=1)
+    ] = 1_000,
+    json: Json = False,
+) -> None:
+    """Give recorded answers their codes, which models learn to say.
+
+    The codes lie in codes/ beside the manifest, which names them afterwards. Interrupted, it goes on where
+    it was; what a lost process had not finished is made again.
+    """
+    from dataclasses import asdict
+
+    from deeptalk.cli.output import print_counts, print_json
+    from deeptalk.cli.progress import bars
+    from deeptalk.data.shards import encode_manifest
+    from deeptalk.model.weights import PACKAGED, model_folder
+
+    folder = model_folder(codec) / "codec" if codec in PACKAGED else Path(codec)
+    with bars() as show:
+        encoded = encode_manifest(
+            manifest,
+            folder,
+            workers=workers,
+            answers_per_shard=shard,
+            progress=lambda done, total: show("shards", done, total),
+        )
+    told = asdict(encoded)
+    if json:
+        print_json(told)
+    else:
+        print_counts(told.pop("manifest"), told, is_json=False)
