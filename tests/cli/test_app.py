@@ -15,7 +15,7 @@ runner = CliRunner()
 
 VERBS = [
     *("talk", "transcribe", "say", "serve", "profile", "partition", "pairs", "export", "convert"),
-    *("train", "prepare", "eval", "bench", "doctor", "reproduce"),
+    *("train", "prepare", "encode", "assemble", "eval", "bench", "doctor", "reproduce"),
 ]
 
 

@@ -66,6 +66,39 @@ def test_settings_change_the_recipe(root):
     assert "another recipe" in run(*given, "--resume", code=2).stderr
 
 
+OWN = """
+from dataclasses import replace
+from deeptalk.recipes.pocket import POCKET_TEXT
+OWN = replace(POCKET_TEXT, name="own-text")
+"""
+
+
+def test_a_recipe_of_ones_own_trains(root):
+    (root / "own.py").write_text(OWN)
+    given = ("train", "own-text", "--recipes", root / "own.py", "--tiny", "--root", root, "--json")
+    line = json.loads(run(*given).stdout)
+    assert (line["recipe"], line["step"]) == ("own-text", 2)
+    assert Path(line["folder"]) == root / "own-text" / "model"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (OWN, "there is no recipe 'own-txt'; did you mean 'own-text'?"),
+        (OWN.replace("own-text", "align"), "'align' is built in; give your recipe a name of its own"),
+        ("from deeptalk.recipes import PIPELINE\nFIRST = PIPELINE[0]", "own.py holds no recipe"),
+        ("1 / 0", "own.py can't be run: ZeroDivisionError: division by zero"),
+        (None, "there is no file"),
+    ],
+)
+def test_slips_in_recipes_of_ones_own_are_one_line(root, text, words):
+    if text is not None:
+        (root / "own.py").write_text(text)
+    stderr = run("train", "own-txt", "--recipes", root / "own.py", "--root", root, code=2).stderr
+    assert words in stderr
+    assert len(stderr.splitlines()) == 1
+
+
 class Interrupted(Interruption):
     """Ctrl-C in the first step."""
 
@@ -95,7 +128,7 @@ def test_an_interrupted_run_is_deleted_only_when_asked(root, monkeypatch):
         (("pocket-text", "--set", "optim.lr=fast"), "not a value of type float"),
         (("pocket-text", "--dense"), "only stage 2.1 trains without them"),
         (("pocket-audio-experts", "--dense"), "train the recipe 'pocket-align' first"),
-        (("align",), "'whisper-medium', a public checkpoint; opening it isn't finished yet"),
+        (("align",), "'whisper-medium', a public checkpoint, and"),
         (("audio-experts",), "train the recipe 'align' first"),
         (("pocket-joint",), "train the recipe 'pocket-text-experts' first"),
     ],

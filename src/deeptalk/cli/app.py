@@ -6,9 +6,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from deeptalk.cli.assemble import assemble
 from deeptalk.cli.bench import bench
 from deeptalk.cli.convert import convert
 from deeptalk.cli.doctor import doctor
+from deeptalk.cli.encode import encode
 from deeptalk.cli.evaluate import evaluate
 from deeptalk.cli.export_verb import export
 from deeptalk.cli.pairs import pairs
@@ -54,6 +56,8 @@ VERBS = (
     say,
     serve,
     prepare,
+    encode,
+    assemble,
     train,
     profile,
     partition,

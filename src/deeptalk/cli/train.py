@@ -21,6 +21,15 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     anew: Annotated[bool, typer.Option("--anew", help="Delete an interrupted run and begin again.")] = False,
     tiny: Annotated[bool, typer.Option("--tiny", help="A random model of tiny size and two steps.")] = False,
+    recipes: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipes",
+            metavar="F.py",
+            help="A Python file with recipes of your own; it is run.",
+            show_default=False,
+        ),
+    ] = None,
     root: Root = Path("build/pocket"),
     data: Data = None,
     compiled: Compiled = False,
@@ -34,7 +43,7 @@ def train(
     --resume goes on from there, bit for bit; --anew begins again. Without either, an interrupted run is
     left alone and a finished stage is trained again.
     """
-    chosen = _find(recipe)
+    chosen = _find(recipe, recipes)
     from deeptalk.cli.output import console, print_json
     from deeptalk.cli.training import train_stage
     from deeptalk.training.override import override
@@ -73,18 +82,45 @@ def _check_public(recipe: "Recipe", root: Path) -> None:
         folder = root / name / "model"
         if name in PIPELINE[0].starts_from and not folder.is_dir():
             raise ConfigError(
-                f"recipe {recipe.name!r} starts from {name!r}, a public checkpoint; opening it isn't "
-                f"finished yet, and {folder} is missing; `deeptalk reproduce` needs none of them."
+                f"recipe {recipe.name!r} starts from {name!r}, a public checkpoint, and {folder} is missing; "
+                "`deeptalk assemble` puts public checkpoints together for recipes of your own (README)."
             )
 
 
-def _find(name: str) -> "Recipe":
+def _find(name: str, own: Path | None) -> "Recipe":
     from difflib import get_close_matches
 
     from deeptalk.recipes import RECIPES
 
-    if name not in RECIPES:
-        near = get_close_matches(name, RECIPES, n=1)
+    recipes = RECIPES if own is None else read_recipes(own)
+    if name not in recipes:
+        near = get_close_matches(name, recipes, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"there is no recipe {name!r}; {hint}Recipes are {', '.join(RECIPES)}.")
-    return RECIPES[name]
+        raise ConfigError(f"there is no recipe {name!r}; {hint}Recipes are {', '.join(recipes)}.")
+    return recipes[name]
+
+
+def read_recipes(path: Path) -> "dict[str, Recipe]":
+    """The recipes that a Python file holds, by name.
+
+    Raises:
+        ConfigError: it can't be run, holds none, or calls one like a recipe that is built in.
+    """
+    from runpy import run_path
+
+    from deeptalk.recipes import RECIPES, Recipe
+
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}; examples/own_model.py shows what it may hold.")
+    try:
+        values = run_path(str(path)).values()
+    except Exception as error:  # whatever somebody's own file may do
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"{path} can't be run: {why}") from error
+    built_in = set(map(id, RECIPES.values()))
+    found = {value.name: value for value in values if isinstance(value, Recipe) and id(value) not in built_in}
+    if not found:
+        raise ConfigError(f"{path} holds no recipe; examples/own_model.py shows what it may hold.")
+    if taken := sorted(found.keys() & RECIPES.keys()):
+        raise ConfigError(f"{path}: {taken[0]!r} is built in; give your recipe a name of its own.")
+    return found
