@@ -30,7 +30,7 @@ from deeptalk.serving.http import (
     unless_gone,
     whole,
 )
-from deeptalk.serving.items import new_id
+from deeptalk.serving.items import MAX_CHARACTERS, new_id
 from deeptalk.serving.outlet import Ended, Piece
 from deeptalk.serving.service import Service
 from deeptalk.serving.turns import HEARD_RATE, Said, Turn
@@ -204,10 +204,14 @@ def _turns(
     service: Service, answering: Answering, messages: list[dict[str, Any]], transcripts: Transcripts
 ) -> list[Turn]:
     """What the model reads; system messages only where the server follows instructions."""
+    if len(messages) > service.limits.max_items:
+        raise ClientError(
+            "invalid_value", f"A request has at most {service.limits.max_items} messages.", param="messages"
+        )
     turns: list[Turn] = []
     for number, message in enumerate(messages):
         place, given = f"messages.{number}", message.get("role")
-        if given not in ROLES:
+        if not isinstance(given, str) or given not in ROLES:
             raise ClientError(
                 "invalid_value", f"{place}.role must be one of {', '.join(ROLES)}.", param=place
             )
@@ -250,6 +254,8 @@ def _turn(answering: Answering, part: dict[str, Any], role: Any, place: str) -> 
     text = part.get("text")
     if part.get("type") not in ("text", "refusal") or not isinstance(text, str):
         raise ClientError("invalid_value", f"{place}: parts are text or input_audio.", param=place)
+    if len(text) > MAX_CHARACTERS:
+        raise ClientError("invalid_value", f"{place}: at most {MAX_CHARACTERS} characters.", param=place)
     return Said(role=role, text=text.strip()) if text.strip() else None
 
 

@@ -124,7 +124,7 @@ def to_beta(event: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _beta_item(item: Mapping[str, Any]) -> dict[str, Any]:
-    content = [
-        part | {"type": BETA_CONTENT.get(part["type"], part["type"])} for part in item.get("content", [])
-    ]
+    if item.get("type") != "message":
+        return dict(item)
+    content = [part | {"type": BETA_CONTENT.get(part["type"], part["type"])} for part in item["content"]]
     return dict(item) | {"content": content}

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -27,6 +28,9 @@ _logger = logging.getLogger(__name__)
 
 Handler = Callable[[HttpRequest], Awaitable[Response]]
 
+GONE = 499
+"""The status for a client that has left, which nobody sees."""
+
 
 def tells_errors(handler: Handler) -> Handler:
     """Turn every error of a route into OpenAI's error object and the status that belongs to it."""
@@ -37,6 +41,8 @@ def tells_errors(handler: Handler) -> Handler:
             return await handler(request)
         except HTTPException:
             raise
+        except ClientDisconnect:
+            return Response(status_code=GONE)
         except Exception as error:
             return error_response(error)
 
@@ -146,7 +152,7 @@ async def unless_gone(request: HttpRequest, work: Awaitable[Response]) -> Respon
     leaving = asyncio.ensure_future(_left(request))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else Response(status_code=499)
+        return working.result() if working.done() else Response(status_code=GONE)
     finally:
         for task in (working, leaving):
             task.cancel()

@@ -1,7 +1,8 @@
 """The items of a conversation: what clients see of them, and the turns that the model reads."""
 
+import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +17,9 @@ Role = Literal["system", "user", "assistant"]
 ROLES = ("system", "user", "assistant")
 SLACK_MS = 120
 """How far a cut may lie behind the end of the sound; it is then taken as the end."""
+
+MAX_CHARACTERS = 2**16
+"""What an item may have as JSON, its sound not counted."""
 
 
 @dataclass(slots=True, eq=False)
@@ -132,23 +136,33 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{uuid.uuid4().hex[:24]}"
 
 
-def read_item(given: Any, *, audio_in: AudioFormat) -> tuple[Item, list[Ear]]:
+def read_item(
+    given: Any, *, audio_in: AudioFormat, new_ear: Callable[[], Ear] = Ear
+) -> tuple[Item, list[Ear]]:
     """An item that a client brings, and the ears of its sound, which are closed."""
     if not isinstance(given, dict):
         raise ClientError("invalid_value", "item must be an object.", param="item")
     item_id = given.get("id") or new_id("item")
     if not isinstance(item_id, str) or len(item_id) > 64:
         raise ClientError("invalid_value", "item.id must be a string of at most 64 letters.", param="item.id")
+    if not isinstance(given.get("type", "message"), str):
+        raise ClientError("invalid_value", "item.type must be a string.", param="item.type")
     if given.get("type", "message") != "message":
+        _check_size(given)
         return Item(id=item_id, role=None, content=[], other=dict(given)), []
     role = given.get("role")
     if role not in ROLES:
         raise ClientError("invalid_value", f"item.role must be one of {', '.join(ROLES)}.", param="item.role")
     parts = given.get("content")
-    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        raise ClientError("invalid_value", "item.content must be a list of objects.", param="item.content")
-    turns = [turn for part in parts if (turn := _turn(part, role, audio_in)) is not None]
+    if not isinstance(parts, list) or not all(
+        isinstance(part, dict) and isinstance(part.get("type"), str) for part in parts
+    ):
+        raise ClientError(
+            "invalid_value", "item.content must be a list of objects, each with a type.", param="item.content"
+        )
     content = [shown(part) for part in parts]
+    _check_size(content)
+    turns = [turn for part in parts if (turn := _turn(part, role, audio_in, new_ear)) is not None]
     said = " ".join(turn.text for turn in turns if isinstance(turn, Said)) if role == "assistant" else ""
     ears = [turn for turn in turns if isinstance(turn, Ear)]
     return Item(id=item_id, role=role, content=content, turns=turns, said=said, is_whole=True), ears
@@ -163,10 +177,21 @@ def shown(part: Mapping[str, Any]) -> dict[str, Any]:
     return unheard | {key: value for key, value in part.items() if key != "audio"}
 
 
-def _turn(part: Mapping[str, Any], role: Role, audio_in: AudioFormat) -> Turn | None:
+def _check_size(plain: Any) -> None:
+    """Refuse what would fill the memory that a conversation may have, item by item."""
+    if len(json.dumps(plain, ensure_ascii=False)) > MAX_CHARACTERS:
+        raise ClientError(
+            "invalid_value", f"An item has at most {MAX_CHARACTERS} characters without sound.", param="item"
+        )
+
+
+def _turn(
+    part: Mapping[str, Any], role: Role, audio_in: AudioFormat, new_ear: Callable[[], Ear]
+) -> Turn | None:
     """What the model reads of one part of a message; None for what it can't (pictures)."""
     if role == "user" and part.get("type") == "input_audio":
-        return ear_of(parse_base64(part.get("audio"), param="item.content.audio"), audio_in)
+        data = parse_base64(part.get("audio"), param="item.content.audio")
+        return _given_all(new_ear(), data, audio_in)
     text = part.get("text", part.get("transcript"))
     if text is None:
         return None
@@ -175,15 +200,14 @@ def _turn(part: Mapping[str, Any], role: Role, audio_in: AudioFormat) -> Turn | 
     return Said(role=role, text=text.strip()) if text.strip() else None
 
 
-def ear_of(data: bytes, audio_in: AudioFormat) -> Ear:
-    """An ear that is given all its sound."""
+def _given_all(ear: Ear, data: bytes, audio_in: AudioFormat) -> Ear:
+    """The ear with all its sound, closed."""
     if len(data) % audio_in.bytes_per_sample:
         raise ClientError("invalid_audio", "The sound ends within a sample.", param="item.content.audio")
     heard = SoundIn(audio_in)
     samples = torch.cat([heard.push(data), heard.finish()])
     if len(samples) < 1600:
         raise ClientError("invalid_audio", "Sound of at least 100 ms is needed.", param="item.content.audio")
-    ear = Ear()
     ear.push(samples)
     ear.close()
     return ear

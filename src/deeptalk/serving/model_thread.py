@@ -255,6 +255,7 @@ class ModelThread:
                 continue
             if not has_worked:
                 self._wake.wait(timeout=1.0)
+        self._take_commands()
         for waiting in self._waiting:
             waiting.request.outlet.put(Ended(reason="interrupted"))
         for answering in self._answering:

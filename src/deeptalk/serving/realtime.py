@@ -6,7 +6,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 import torch
 
@@ -28,6 +30,8 @@ _logger = logging.getLogger(__name__)
 
 SHORTEST_SECONDS = 0.1
 MAX_ERRORS, ERROR_SECONDS = 20, 10.0
+MAX_SESSION_CHARACTERS = 2**18
+"""What the session object may have as JSON: clients may keep in it what has no effect here."""
 
 
 class SessionClosed(Exception):
@@ -79,6 +83,7 @@ class RealtimeSession:
         self._errors: deque[float] = deque()
         self._progress = asyncio.Event()
         self._ear: Ear | None = None
+        self._ears: WeakSet[Ear] = WeakSet()
         self._instructions: Said | None = None
         self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._transcripts = (
@@ -163,8 +168,8 @@ class RealtimeSession:
 
     async def close(self) -> None:
         """Let go of all that the session holds on the model thread."""
-        if self._ear is not None:
-            self._ear.drop()
+        for ear in self._ears:
+            ear.drop()
         if self._transcripts is not None:
             await self._transcripts.close()
         if self._answering is not None:
@@ -195,6 +200,12 @@ class RealtimeSession:
             raise ClientError("invalid_value", "session must be an object.", param="session")
         session = updated(self._session, given)
         settings = self._read_settings(session)
+        if len(json.dumps(session, ensure_ascii=False)) > MAX_SESSION_CHARACTERS:
+            raise ClientError(
+                "invalid_value",
+                f"A session has at most {MAX_SESSION_CHARACTERS} characters.",
+                param="session",
+            )
         before, self._settings = self._settings, settings
         self._session = session
         if (before.audio_in, before.turn_detection) != (settings.audio_in, settings.turn_detection):
@@ -245,9 +256,9 @@ class RealtimeSession:
             if detection.interrupt_response and (self.is_audible or self.is_answering):
                 self._interrupt()
                 self._thread.metrics.count("deeptalk_barge_ins_total")
+            self._push(self._open_ear(), heard.samples)
             self._turn_id = new_id("item")
             await self._emit(events.SPEECH_STARTED, audio_start_ms=heard.at_ms, item_id=self._turn_id)
-            self._push(self._open_ear(), heard.samples)
         elif heard.kind == "backchannel":
             self._thread.metrics.count("deeptalk_backchannels_ignored_total")
         elif heard.kind == "sound" and self._ear is not None:
@@ -271,12 +282,12 @@ class RealtimeSession:
         if end_ms - start_ms < detection.idle_timeout_ms:
             return
         self._quiet_from, self._prompted_after = None, self._response
-        self._turn_id = new_id("item")
-        place = {"audio_start_ms": start_ms, "audio_end_ms": end_ms, "item_id": self._turn_id}
-        await self._emit(events.TIMEOUT_TRIGGERED, **place)
         kept = detector.take_kept()
         missing = max(0, int(SHORTEST_SECONDS * HEARD_RATE) - len(kept))
         self._push(self._open_ear(), torch.nn.functional.pad(kept, (missing, 0)))
+        self._turn_id = new_id("item")
+        place = {"audio_start_ms": start_ms, "audio_end_ms": end_ms, "item_id": self._turn_id}
+        await self._emit(events.TIMEOUT_TRIGGERED, **place)
         await self._commit_found()
 
     async def _commit_found(self) -> None:
@@ -303,15 +314,22 @@ class RealtimeSession:
         self._thread.wake()
 
     def _open_ear(self) -> Ear:
+        """A turn that begins; BusyError where the model thread does not take it."""
+        ear = self._new_ear()
+        self._thread.hear(ear, self._memory, self._turns(self._settings))
+        self._ear = ear
+        return ear
+
+    def _new_ear(self) -> Ear:
         loop = asyncio.get_running_loop()
 
         def tell_progress() -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
                 loop.call_soon_threadsafe(self._progress.set)
 
-        self._ear = Ear(tell_progress)
-        self._thread.hear(self._ear, self._memory, self._turns(self._settings))
-        return self._ear
+        ear = Ear(tell_progress)
+        self._ears.add(ear)
+        return ear
 
     async def _wait_for(self, ear: Ear) -> None:
         """Take nothing more from the client while too much sound is not encoded."""
@@ -378,10 +396,17 @@ class RealtimeSession:
     # items
 
     async def _create_item(self, event: dict[str, Any]) -> None:
-        item, ears = read_item(event.get("item"), audio_in=self._settings.audio_in)
+        item, ears = read_item(event.get("item"), audio_in=self._settings.audio_in, new_ear=self._new_ear)
         self._hear_all(ears)
-        previous = self._conversation.add(item, after=event.get("previous_item_id"))
+        try:
+            previous = self._conversation.add(item, after=event.get("previous_item_id"))
+        except ClientError:
+            for ear in ears:
+                ear.drop()
+            raise
         await self._emit_item(item, previous)
+        for ear in ears:
+            await self._wait_for(ear)
 
     def _hear_all(self, ears: list[Ear]) -> None:
         """Have whole turns encoded."""
@@ -434,7 +459,7 @@ class RealtimeSession:
             if isinstance(each, dict) and each.get("type") == "item_reference":
                 turns += self._conversation.get(each.get("id")).turns
                 continue
-            item, ears = read_item(each, audio_in=self._settings.audio_in)
+            item, ears = read_item(each, audio_in=self._settings.audio_in, new_ear=self._new_ear)
             self._hear_all(ears)
             turns += item.turns
         return turns
@@ -500,7 +525,17 @@ class RealtimeSession:
             self._fail(error)
         if self._owes_answer and not self.failed.done():
             self._owes_answer = False
-            self._respond(self._settings, metadata=None, apart=None)
+            try:
+                self._respond(self._settings, metadata=None, apart=None)
+            except ClientError as error:
+                await self._tell_late(error)
+
+    async def _tell_late(self, error: ClientError) -> None:
+        """Tell of a mistake that showed when the client's event had long been taken."""
+        try:
+            await self.refuse(error)
+        except SessionClosed as closed:
+            self._fail(closed)
 
     def _fail(self, error: Exception) -> None:
         """Tell whoever holds the socket that something could not be sent."""

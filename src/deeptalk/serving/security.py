@@ -88,7 +88,7 @@ def authorize(scope: Scope, security: Security, *, now: float) -> Principal | Re
     """Who sends a request or opens a socket at ``now`` (seconds since 1970), or why they may not."""
     headers = _headers(scope)
     host = headers.get("host", "")
-    if security.hosts and urlsplit(f"//{host}").hostname not in security.hosts:
+    if security.hosts and _name_in(host) not in security.hosts:
         return Refusal(status=403, code="wrong_host", message="This server does not go by that name.")
     if not may_call(headers.get("origin"), host=host, allowed=security.origins):
         return Refusal(status=403, code="foreign_origin", message="Pages of that origin may not call here.")
@@ -162,6 +162,14 @@ def error_body(message: str, *, code: str, param: str | None = None, is_ours: bo
     """An error as OpenAI's HTTP clients expect it."""
     kind = "server_error" if is_ours else "invalid_request_error"
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def _name_in(host: str) -> str | None:
+    """The name in a ``Host`` header, without its port; None where it has none."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 def _headers(scope: Scope) -> dict[str, str]:

@@ -36,7 +36,7 @@ class Ear:
     """A user's spoken turn: samples in at 16 kHz from the event loop, frames out on the model thread.
 
     ``push``, ``close``, ``drop`` and ``backlog_seconds`` are for any thread, all else for the model thread.
-    ``on_progress`` is called on the model thread whenever samples have been digested.
+    ``on_progress`` is called whenever samples have been digested or dropped, on either thread.
     """
 
     def __init__(self, on_progress: Callable[[], None] = lambda: None) -> None:
@@ -66,6 +66,7 @@ class Ear:
             self._chunks.clear()
             self._waiting_samples = 0
         self.is_finished = True
+        self._on_progress()
 
     @property
     def backlog_seconds(self) -> float:
@@ -151,12 +152,12 @@ def columns_of(engine: DecodingEngine, turn: Turn, *, is_first: bool) -> Columns
         end = [layout.eos_id] if role == "assistant" else []
         grid = grid_of(engine, [*lead, *ids, *end, *trail])
         return Columns(grid=grid, speech_at=torch.full(grid.shape[1:], NO_SPEECH))
-    count = turn.num_frames
-    rest = [layout.text_aud, *trail] if turn.is_finished else []
+    count, is_whole = turn.num_frames, turn.is_finished
+    rest = [layout.text_aud, *trail] if is_whole else []
     grid = grid_of(engine, [*lead, layout.text_aud, *[layout.text_aud] * count, *rest])
     start = len(lead) + 1
     grid[1:, start - 1] = layout.boa
-    if turn.is_finished:
+    if is_whole:
         grid[1:, start + count] = layout.eoa
     speech_at = torch.full(grid.shape[1:], NO_SPEECH)
     speech_at[start : start + count] = torch.arange(count)
