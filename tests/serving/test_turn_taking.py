@@ -11,8 +11,9 @@ from realtime_client import Client
 from deeptalk.serving import events
 from deeptalk.serving.audio_formats import encode_pcm
 from deeptalk.serving.detector import Heard, TurnDetector
+from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.model_thread import ModelThread
-from deeptalk.serving.settings import TurnDetection
+from deeptalk.serving.settings import EAGERNESS, TurnDetection, new_session, read_settings, updated
 
 RATE = 16_000
 
@@ -27,8 +28,15 @@ def hush(seconds: float, *, rate: int = RATE, loud: float = 0.001) -> torch.Tens
     return loud * torch.randn(int(seconds * rate), generator=torch.Generator().manual_seed(0))
 
 
-def detect(*parts: torch.Tensor, audible: bool = False, size: int = 777, **settings: int) -> list[Heard]:
-    detector = TurnDetector(TurnDetection(**settings), longest_seconds=5.0)
+def still(seconds: float) -> torch.Tensor:
+    """Hardly any noise, 49 dB under ``voice``."""
+    return hush(seconds, loud=0.0003)
+
+
+def detect(
+    *parts: torch.Tensor, audible: bool = False, size: int = 777, longest: float = 5.0, **settings: int
+) -> list[Heard]:
+    detector = TurnDetector(TurnDetection(**settings), longest_seconds=longest)
     chunks = torch.cat(parts).split(size)
     return [heard for chunk in chunks for heard in detector.push(chunk, is_audible=audible)]
 
@@ -39,15 +47,27 @@ def marks(found: list[Heard]) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("size", [160, 4321])
 def test_a_turn_has_what_led_up_to_it_and_ends_after_silence(size: int):
-    sounds = [hush(1.0), voice(0.8), hush(0.3), voice(0.4), hush(1.2)]
+    sounds = [still(1.0), voice(0.8), still(0.3), voice(0.4), still(1.2)]
     found = detect(*sounds, size=size)
     [(begun, start), (ended, end)] = marks(found)
     assert (begun, ended) == ("started", "stopped")
     assert abs(start - 700) <= 20
     assert abs(end - 3000) <= 40
     samples = torch.cat([heard.samples for heard in found])
-    whole = torch.cat(sounds)
-    assert torch.equal(samples, whole[start * 16 : end * 16])
+    whole = torch.cat(sounds)[start * 16 : end * 16]
+    lead, tail = (ms * 16 for ms in (300 - 80, 500 - 100))  # of the quiet around it, a moment is kept
+    assert abs(len(whole) - lead - tail - len(samples)) <= 640
+    first = next(n for n in range(0, 8000, 320) if torch.equal(whole[n : n + 320], samples[:320]))
+    assert torch.equal(samples, whole[first : first + len(samples)])
+
+
+def test_sound_that_is_only_soft_is_no_quiet():
+    """Hiss 33 dB under a voice is kept, as far as it belongs to the turn."""
+    sounds = [hush(1.0, loud=0.002), voice(0.8), hush(1.0, loud=0.002)]
+    found = detect(*sounds)
+    [(_, start), (_, end)] = marks(found)
+    samples = torch.cat([heard.samples for heard in found])
+    assert torch.equal(samples, torch.cat(sounds)[start * 16 : end * 16])
 
 
 def test_noise_and_clicks_are_no_turn():
@@ -247,3 +267,27 @@ def test_answers_may_be_left_to_the_client(thread: ModelThread):
             assert not client.of(events.ERROR)
 
     asyncio.run(main())
+
+
+def test_clicks_keep_a_turn_open_no_longer_than_its_forced_end():
+    """A click in every 500 ms breaks each silence of 600 ms; only the first belongs to the voice."""
+    clicks = [part for _ in range(20) for part in (hush(0.48), voice(0.02))]
+    sounds = [hush(0.5), voice(0.6), *clicks, hush(1.0)]
+    for eagerness, expected in (("low", 1600 + 8000), ("auto", 1600 + 4000), ("high", 1100 + 350)):
+        silence, forced = EAGERNESS[eagerness]
+        found = detect(*sounds, silence_duration_ms=silence, forced_end_ms=forced, longest=20.0)
+        [(begun, _), (ended, end), *_] = marks(found)
+        assert (begun, ended) == ("started", "stopped")
+        assert abs(end - expected) <= 80
+    [_, (_, end)] = marks(detect(*sounds, silence_duration_ms=600, longest=20.0))
+    assert abs(end - (1100 + 10_000 + 600)) <= 80
+
+
+def test_eagerness_is_mapped():
+    session = new_session("s", model="m", voice="", expires_at=0)
+    for given, silence, forced in (("low", 1000, 8000), ("medium", 600, 4000), (None, 600, 4000)):
+        detection = {"type": "semantic_vad", "eagerness": given}
+        asked = updated(session, {"audio": {"input": {"turn_detection": detection}}})
+        got = read_settings(asked, voices=(), limits=ServerLimits()).turn_detection
+        assert got is not None
+        assert (got.silence_duration_ms, got.forced_end_ms) == (silence, forced)

@@ -13,8 +13,11 @@ from deeptalk.serving.wire import ClientError
 RATES = {"audio/pcm": (24_000, 16_000), "audio/pcmu": (8_000,), "audio/pcma": (8_000,)}
 """The sample rates of each audio format, the default first; 16 kHz is for input only."""
 
-EAGERNESS = {"low": 1000, "medium": 600, "auto": 600, "high": 350}
-"""The silence in milliseconds that ends a turn under ``semantic_vad``, which is server VAD here."""
+EAGERNESS = {"low": (1000, 8000), "medium": (600, 4000), "auto": (600, 4000), "high": (350, 2000)}
+"""The milliseconds that end a turn under ``semantic_vad``, which is server VAD here: of silence, and of
+nothing but sounds that are too short to be speech."""
+
+NEVER_MS = 2**40
 
 IDLE_TIMEOUT_MS = (5_000, 30_000)
 """From and up to which silence ``idle_timeout_ms`` may be set."""
@@ -22,9 +25,10 @@ IDLE_TIMEOUT_MS = (5_000, 30_000)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TurnDetection:
-    """When the server ends a user's turn by itself.
+    """When the server ends a user's turn by itself: after silence, or after ``forced_end_ms`` without speech.
 
-    After an answer and ``idle_timeout_ms`` of silence it ends a turn in which nothing was said; None: never.
+    Sounds too short to begin a turn break the silence, but are no speech. After an answer and
+    ``idle_timeout_ms`` of silence it ends a turn in which nothing was said; None: never.
     """
 
     threshold: float = 0.5
@@ -32,6 +36,7 @@ class TurnDetection:
     silence_duration_ms: int = 500
     create_response: bool = True
     interrupt_response: bool = True
+    forced_end_ms: int = NEVER_MS
     idle_timeout_ms: int | None = None
 
 
@@ -220,17 +225,18 @@ def _turn_detection(audio_in: _Fields) -> TurnDetection | None:
     kind = given.values.get("type", "server_vad")
     if kind not in ("server_vad", "semantic_vad"):
         raise given.refused("type", "must be server_vad or semantic_vad")
-    silence = given.number("silence_duration_ms", 500, least=0, most=10_000)
+    silence, forced_end = given.number("silence_duration_ms", 500, least=0, most=10_000), NEVER_MS
     if kind == "semantic_vad":
         eagerness = given.values.get("eagerness") or "auto"
         if not isinstance(eagerness, str) or eagerness not in EAGERNESS:
             raise given.refused("eagerness", f"must be one of {', '.join(EAGERNESS)}")
-        silence = EAGERNESS[eagerness]
+        silence, forced_end = EAGERNESS[eagerness]
     return TurnDetection(
         threshold=float(given.number("threshold", 0.5, least=0.0, most=1.0)),
         prefix_padding_ms=int(given.number("prefix_padding_ms", 300, least=0, most=5_000)),
         silence_duration_ms=int(silence),
         create_response=given.get("create_response", bool, True),
         interrupt_response=given.get("interrupt_response", bool, True),
+        forced_end_ms=forced_end,
         idle_timeout_ms=_idle_timeout(given) if kind == "server_vad" else None,
     )
