@@ -5,10 +5,12 @@ import re
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from deeptalk.cli import app
+from deeptalk.cli.checks import check_data
 from deeptalk.cli.figure import load_figure
 from deeptalk.experts import random_partition, read_load, read_partition, write_partition
 from deeptalk.experts.partition import partition_at_random
@@ -33,6 +35,8 @@ def data(tmp_path: Path) -> Path:
         for i, (ask, answer) in enumerate(DIALOGUES)
     ]
     (folder / "texts.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "codes").mkdir()
+    np.save(folder / "codes" / "answers.said.npy", np.zeros((3, 4), dtype=np.int16))  # no codes
     return folder
 
 
@@ -156,6 +160,24 @@ def test_doctor_finds_a_sound_model_sound(model_folder, data, short_answers):
     assert "3 records" in findings["texts.jsonl"]["detail"]
     assert "7 x 32 codes every 85.3 ms" in findings["codec"]["detail"]
     assert findings["one turn"]["detail"].startswith("3 frames")
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "words"),
+    [
+        ("", "absent", "no records"),
+        ('{"id": "1", "question": "?", "answers": ["x"]}\n', "ok", "questions to ask"),
+        ('{"id": "1", "odd": "?"}\n', "wrong", "no record of a known kind"),
+        ("{}\n", "wrong", "no record of a known kind"),
+        ("[]\n", "wrong", "no record of a known kind"),
+        ("broken\n", "wrong", "no record of a known kind"),
+    ],
+)
+def test_doctor_tells_manifests_from_other_lines(tmp_path, text, state, words):
+    (tmp_path / "some.jsonl").write_text(text)
+    (finding,) = check_data(tmp_path)
+    assert (finding.name, finding.state) == ("some.jsonl", state)
+    assert words in finding.detail
 
 
 def test_doctor_names_what_is_wrong(data, tmp_path):

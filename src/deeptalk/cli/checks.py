@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from deeptalk.data.manifest import Kind, kind_of, read_manifest
+from deeptalk.data.manifest import kind_of, read_manifest
 from deeptalk.decoding import LoadedModel, load
 from deeptalk.errors import DeepTalkError
 from deeptalk.model.weights import model_folder
@@ -72,7 +72,14 @@ def check_data(folder: Path) -> Iterator[Finding]:
     if not paths:
         yield Finding(name="data", state="wrong", detail=f"{folder}: no manifests; run deeptalk prepare.")
     for path in paths:
-        kind = _kind_of(path)
+        if not path.stat().st_size:
+            yield Finding(name=path.name, state="absent", detail="no records")
+            continue
+        first = _first_record(path)
+        if {"question", "answers"} <= first.keys():
+            yield Finding(name=path.name, state="ok", detail="questions to ask (deeptalk eval)")
+            continue
+        kind = kind_of(first)
         if kind is None:
             yield Finding(name=path.name, state="wrong", detail="the first line is no record of a known kind")
             continue
@@ -138,13 +145,14 @@ def _turn(loaded: LoadedModel) -> Finding:
     )
 
 
-def _kind_of(path: Path) -> Kind | None:
+def _first_record(path: Path) -> dict[str, Any]:
+    """The first record of a manifest; an empty one where its first line is no object."""
     with path.open(encoding="utf-8") as file:
         try:
             record = json.loads(file.readline())
         except json.JSONDecodeError:
-            return None
-    return kind_of(record) if isinstance(record, dict) else None
+            return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _is_importable(module: str) -> bool:
