@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 
 import deeptalk
 from deeptalk.cli import app
-from deeptalk.cli.evaluation import _drop_interval, text_backbone, write_json
+from deeptalk.cli.evaluation import _drop_interval, write_json
 from deeptalk.cli.targets import TARGETS, table_rows
 from deeptalk.decoding import Limits
 from deeptalk.evaluation.answers import Respondent
+from deeptalk.evaluation.benchmarks.text_model import text_backbone
 from deeptalk.evaluation.metrics import share_score
 from deeptalk.evaluation.pocket import PocketEvaluation
 from deeptalk.evaluation.questions import EvalSet
@@ -99,6 +100,11 @@ def test_the_drop_is_measured_once_and_kept(questions, model_folder, tmp_path, m
     assert first["scores"]["text_to_text/drop"]["low"] == first["scores"]["text_to_text/drop"]["high"] == 0.0
     other = json.loads(run(*given, "--limit", 1).stdout)
     assert "text_to_text/drop" not in other["scores"]
+    lines = (questions / "questions.jsonl").read_text().splitlines(keepends=True)
+    (questions / "questions.jsonl").write_text("".join(lines[:2]))
+    asked_nothing = json.loads(run(*given).stdout)["scores"]["refused_outside"]
+    assert (asked_nothing["value"], asked_nothing["total"]) == (None, 0)
+    (questions / "questions.jsonl").write_text("".join(lines))
     (questions / "questions.jsonl").write_text((questions / "questions.jsonl").read_text() + "\n")
     assert (
         "text_to_text/drop (the backbone was asked other questions)"
@@ -164,6 +170,8 @@ def test_what_is_given_is_checked_before_the_first_question(
 
 def test_figures_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "all.json"
+    write_json(path, {"value": 1, "scores": {"empty": [float("nan"), 0.5]}})
+    assert json.loads(path.read_text())["scores"] == {"empty": [None, 0.5]}
     write_json(path, {"value": 1})
 
     def write_half(self: Path, text: str, **_: str) -> None:

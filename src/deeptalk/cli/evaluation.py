@@ -11,13 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from deeptalk.backbone import open_backbone
 from deeptalk.cli.opening import open_model
+from deeptalk.cli.output import finite
 from deeptalk.cli.progress import bars
 from deeptalk.data.domain.refusals import REFUSAL
-from deeptalk.decoding import DecodingEngine, LoadedModel
+from deeptalk.decoding import LoadedModel
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.evaluation.benchmarks.intervals import Ratios, paired_bootstrap
+from deeptalk.evaluation.benchmarks.text_model import text_backbone
 from deeptalk.evaluation.metrics import Score
 from deeptalk.evaluation.pocket import (
     Judges,
@@ -29,7 +30,6 @@ from deeptalk.evaluation.pocket import (
 )
 from deeptalk.evaluation.questions import FIVE_CATEGORIES, EvalSet
 from deeptalk.files import digest_of, write_text
-from deeptalk.model import DeepTalk
 from deeptalk.model.identity import model_hash
 from deeptalk.model.weights import model_folder
 
@@ -108,16 +108,8 @@ def check_place(path: Path) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all."""
-    write_text(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
-
-
-def text_backbone(loaded: LoadedModel, folder: Path) -> LoadedModel:
-    """The model with another backbone; in text, where all other streams are zero, it is that backbone."""
-    ours = loaded.model
-    config = dataclasses.replace(ours.config, fusion="sum")
-    other = DeepTalk(config, encoder=ours.encoder, backbone=open_backbone(folder), tokenizer=ours.tokenizer)
-    return LoadedModel(engine=DecodingEngine(other), codec=loaded.codec)
+    """Write a file whole or not at all; numbers that JSON lacks become null."""
+    write_text(path, json.dumps(finite(values), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_backbone_figure(path: Path) -> dict[str, Any] | None:

@@ -19,11 +19,16 @@ def console() -> Console:
 
 def print_json(values: Mapping[str, Any]) -> None:
     """One object on a line of its own, at once; numbers that JSON lacks become null."""
-    finite = {
-        key: value if not isinstance(value, float) or isfinite(value) else None
-        for key, value in values.items()
-    }
-    print(json.dumps(finite, ensure_ascii=False, allow_nan=False), flush=True)
+    print(json.dumps(finite(values), ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def finite(value: Any) -> Any:
+    """What is to be JSON, with null for numbers that JSON lacks."""
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def complain(error: DeepTalkError) -> None:

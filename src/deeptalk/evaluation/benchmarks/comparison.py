@@ -60,7 +60,7 @@ def compare_reports(
             name=name,
             left=values[0][name],
             right=values[1][name],
-            difference=_in_points(paired_bootstrap(*_parts(name, left, right), seed=seed)),
+            difference=paired_bootstrap(*_parts(name, left, right), seed=seed).in_points(),
         )
         for name in common
     )
@@ -68,12 +68,3 @@ def compare_reports(
 
 def _parts(name: str, *reports: BenchmarkReport) -> Sequence[list[tuple[float, float]]]:
     return [[item.parts[name] for item in report.items] for report in reports]
-
-
-def _in_points(difference: Difference) -> Difference:
-    return Difference(
-        value=100 * difference.value,
-        low=100 * difference.low,
-        high=100 * difference.high,
-        share_not_above=difference.share_not_above,
-    )

@@ -5,7 +5,7 @@ utterances.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,11 @@ class Difference:
     low: float
     high: float
     share_not_above: float
+
+    def in_points(self) -> "Difference":
+        """The difference of two shares in percentage points."""
+        bounds = {name: 100 * getattr(self, name) for name in ("value", "low", "high")}
+        return replace(self, **bounds)
 
 
 def bootstrap_interval(items: Ratios, *, seed: int = 0, num_draws: int = NUM_DRAWS) -> tuple[float, float]:

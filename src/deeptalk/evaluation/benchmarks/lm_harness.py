@@ -7,12 +7,14 @@ classes of others, so its command line is started from here::
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from deeptalk.errors import ConfigError
-from deeptalk.evaluation.benchmarks.text_model import Continuation, TextModel
+from deeptalk.errors import ConfigError, DataError
+from deeptalk.evaluation.benchmarks.text_model import Continuation, TextModel, text_backbone
 
 _TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
@@ -49,7 +51,7 @@ def continue_all(model: TextModel, requests: Sequence[tuple[str, Mapping[str, An
     return texts
 
 
-@cache
+@lru_cache
 def register() -> type[Any]:
     """Make the class and enter it in the harness's registry as ``deeptalk``.
 
@@ -66,24 +68,34 @@ def register() -> type[Any]:
 
     @register_model("deeptalk")
     class HarnessModel(LM):
-        """Answers the harness's requests; ``model`` is a folder or ``pocket``, batch size ``auto`` is 8."""
+        """Answers the harness's requests; ``model`` is a folder, ``pocket`` or opened; batch ``auto`` is 8.
+
+        ``backbone`` is the folder of a text model that takes the place of the model's own, as a baseline.
+        """
 
         def __init__(
             self,
-            model: str = "pocket",
+            model: str | TextModel = "pocket",
             batch_size: int | str = 8,
             max_length: int | None = None,
             device: str | None = None,
+            backbone: str | None = None,
             **_: object,  # the harness passes max_batch_size and more
         ) -> None:
             from deeptalk.decoding import DecodingEngine, load
 
             super().__init__()
-            talker = load(model).model
+            if isinstance(model, TextModel):
+                self.name, self.text_model = "opened", model
+                return
+            loaded = load(model)
+            if backbone is not None:
+                loaded = text_backbone(loaded, Path(backbone))
+            talker = loaded.model
             if device is not None:
                 talker.to(device)
             size = int(batch_size) if str(batch_size).isdecimal() else 8
-            self.name = model
+            self.name = model if backbone is None else f"{model} on {backbone}"
             self.text_model = TextModel(DecodingEngine(talker), batch_size=size, max_positions=max_length)
 
         @property
@@ -104,6 +116,71 @@ def register() -> type[Any]:
             return continue_all(self.text_model, [request.args for request in requests])
 
     return HarnessModel
+
+
+def run_tasks(
+    model: TextModel,
+    tasks: Sequence[str],
+    *,
+    folder: Path | None = None,
+    limit: int | None = None,
+    cache: Path | None = None,
+) -> dict[str, list[float]]:
+    """By task and metric (``TASK/METRIC``, with the harness's filter if it has a name) every item's score.
+
+    Args:
+        model: what is asked.
+        tasks: names of the harness; of a group every task of it is here.
+        folder: where tasks of one's own are.
+        limit: the first items of every task only.
+        cache: a file to keep answers in, so that a run that was stopped goes on; of one model only.
+
+    Raises:
+        ConfigError: the harness is not installed, or knows no such task.
+        DataError: the data of a task can't be had.
+    """
+    made = register()
+    from lm_eval.evaluator import simple_evaluate  # pyright: ignore[reportMissingImports]
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+
+    manager = TaskManager(include_path=None if folder is None else str(folder))
+    if unknown := [name for name in tasks if name not in manager.all_tasks]:
+        raise ConfigError(
+            f"lm-evaluation-harness has no task {', '.join(unknown)}; `lm-eval ls tasks` lists all."
+        )
+    try:
+        found: Any = simple_evaluate(
+            model=made(model),
+            tasks=list(tasks),
+            limit=limit,
+            use_cache=None if cache is None else str(cache),
+            bootstrap_iters=0,
+            task_manager=manager,
+        )
+    except (OSError, ValueError, ImportError) as error:  # what `datasets` raises for data that is not here
+        raise DataError(f"the tasks {', '.join(tasks)} can't be run: {str(error).splitlines()[0]}") from error
+    return {
+        name: scores for task, of_one in found["samples"].items() for name, scores in _scores(task, of_one)
+    }
+
+
+def harness_version() -> str:
+    """The release of the harness that is installed."""
+    return version("lm_eval")
+
+
+def _scores(task: str, samples: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[float]]]:
+    """Metrics that every item has as one number; others, such as perplexities, are of the whole."""
+    by_filter: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for sample in samples:
+        by_filter[sample["filter"]].append(sample)
+    for name, of_one in by_filter.items():
+        of_one.sort(key=lambda sample: sample["doc_id"])
+        for metric in of_one[0]["metrics"]:
+            values = [sample[metric] for sample in of_one]
+            if all(isinstance(value, int | float) for value in values):
+                suffix = "" if name == "none" else f",{name}"
+                yield f"{task}/{metric}{suffix}", [float(value) for value in values]
 
 
 def main() -> None:

@@ -5,13 +5,14 @@ benchmarks of table 3. Log-probabilities are over the rows of the text head, in 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from deeptalk.backbone import RouterMask
-from deeptalk.decoding import DecodingEngine, DecodingOptions, Limits, Sampling
+from deeptalk.backbone import RouterMask, open_backbone
+from deeptalk.decoding import DecodingEngine, DecodingOptions, Limits, LoadedModel, Sampling
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.experts import ExpertPartition, Routing, router_mask
 from deeptalk.experts.mask import TEXT_GROUP
@@ -31,6 +32,14 @@ class Continuation:
     until: tuple[str, ...] = ()
     max_tokens: int = 256
     temperature: float = 0.0
+
+
+def text_backbone(loaded: LoadedModel, folder: Path) -> LoadedModel:
+    """The model with another backbone; in text, where all other streams are zero, it is that backbone."""
+    ours = loaded.model
+    config = replace(ours.config, fusion="sum")
+    other = DeepTalk(config, encoder=ours.encoder, backbone=open_backbone(folder), tokenizer=ours.tokenizer)
+    return LoadedModel(engine=DecodingEngine(other), codec=loaded.codec)
 
 
 class TextModel:
@@ -58,6 +67,10 @@ class TextModel:
         self._model, self._tokenizer, self._layout = model, model.tokenizer, engine.layout
         self._router_mask = _own_router_mask(model)
 
+    def token_ids(self, text: str) -> list[int]:
+        """The ids of a text, behind BOS where the model's template has it."""
+        return self._begun(self._tokenizer.encode(text))
+
     def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """The ids of a context, and those that the continuation adds to it.
 
@@ -77,7 +90,7 @@ class TextModel:
         Raises:
             DataError: a continuation alone is longer than ``max_positions``.
         """
-        return self._score([self.encode_pair(context, continuation) for context, continuation in pairs])
+        return self.score_ids([self.encode_pair(context, continuation) for context, continuation in pairs])
 
     def rolling_log_likelihoods(self, texts: Sequence[str]) -> list[float]:
         """The log-probability of whole texts.
@@ -95,7 +108,7 @@ class TextModel:
                 windows.append((context, ids[begin:end]))
                 owners.append(number)
         totals = [0.0] * len(texts)
-        for owner, (score, _) in zip(owners, self._score(windows), strict=True):
+        for owner, (score, _) in zip(owners, self.score_ids(windows), strict=True):
             totals[owner] += score
         return totals
 
@@ -111,7 +124,7 @@ class TextModel:
             raise ConfigError(
                 f"max_tokens must be below max_positions, {self.max_positions}, got {how.max_tokens}."
             )
-        asked = [self._begun(self._tokenizer.encode(text))[-room:] for text in contexts]
+        asked = [self.token_ids(text)[-room:] for text in contexts]
         texts = [""] * len(contexts)
         options = DecodingOptions(
             text=Sampling(temperature=how.temperature), limits=Limits(max_text_tokens=how.max_tokens)
@@ -133,7 +146,8 @@ class TextModel:
         return [*first, *ids] or [self._layout.eos_id]
 
     @torch.inference_mode()
-    def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+    def score_ids(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+        """As ``log_likelihoods``, of the ids of contexts, one at least, and of what is added to them."""
         longest = max((len(added) for _, added in pairs), default=0)
         if longest > self.max_positions:
             raise DataError(f"a continuation of {longest} tokens is longer than {self.max_positions}.")

@@ -1,0 +1,166 @@
+"""``deeptalk eval text``: what speech has cost of the text, task by task."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deeptalk.cli.arguments import Json, Model
+from deeptalk.cli.score import BootstrapSeed
+
+if TYPE_CHECKING:
+    from deeptalk.decoding import LoadedModel
+    from deeptalk.evaluation.benchmarks.retention import TaskScores
+
+
+def text(
+    baseline: Annotated[
+        Path,
+        typer.Option(
+            "--baseline", metavar="DIR", help="The text backbone before any speech, asked the same."
+        ),
+    ],
+    model: Model = "pocket",
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            metavar="NAME",
+            help="Task of lm-evaluation-harness; repeatable. The pocket domain else.",
+        ),
+    ] = None,
+    task_folder: Annotated[
+        Path | None, typer.Option("--task-folder", metavar="DIR", help="Tasks of your own, for the harness.")
+    ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            "--questions", metavar="DIR", help="Questions of the pocket domain; the built-in ones else."
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", help="The first N items of each task only.", min=1)
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch", metavar="N", help="Texts of the harness at a time.", min=1)
+    ] = 8,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", metavar="N", help="Tokens the harness may show the model.")
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", metavar="DIR", help="Keeps the harness's answers: a stopped run goes on."),
+    ] = None,
+    seed: BootstrapSeed = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="F.json", help="A file for all figures and every verdict.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Ask a model and its untouched text backbone the same, in text, and print the drop of every task.
+
+    Both run through the same code with the same prompts; the interval of a difference draws items in pairs.
+    """
+    from deeptalk.cli.evaluation import about_model, check_place, write_json
+    from deeptalk.cli.opening import open_model
+    from deeptalk.cli.output import console, print_json
+    from deeptalk.cli.progress import bars
+    from deeptalk.evaluation.benchmarks.retention import mean_drop, retained
+    from deeptalk.evaluation.benchmarks.text_model import text_backbone
+    from deeptalk.model.identity import model_hash
+    from deeptalk.model.weights import model_folder
+
+    if out is not None:
+        check_place(out)
+    if tasks:
+        engine, ask = _harness(tasks, task_folder, limit, batch_size, max_length, cache)
+    else:
+        engine, ask = _own(questions, limit)
+    loaded = open_model(model)
+    bare = text_backbone(loaded, baseline)
+    scores = []
+    with bars() as show:
+        for number, one in enumerate((loaded, bare)):
+            show("models", number, 2, "backbone" if number else "model")
+            scores.append(ask(one))
+        show("models", 2, 2)
+    found = retained(*scores, seed=seed)
+    drop = mean_drop(found)
+    total = {
+        "of_means": drop and drop.of_means,
+        "mean_of_task_drops": drop and drop.mean_of_sets,
+        "num_tasks": len(found),
+        "engine": engine,
+        "limit": limit,
+        "about": about_model(loaded, model_folder(model)),
+        "backbone": model_hash(bare.model),
+    }
+    if out is not None:
+        sides = (
+            {"model": list(m), "backbone": list(b)}
+            for m, b in zip(*(s.values() for s in scores), strict=True)
+        )
+        write_json(
+            out,
+            total | {"tasks": [one.to_dict() | {"items": i} for one, i in zip(found, sides, strict=True)]},
+        )
+    if json:
+        for one in found:
+            print_json(one.to_dict())
+        print_json(total)
+        return
+    screen = console()
+    for one in found:
+        ours, bares = (f"{s.value:>7.2f} {f'{s.count}/{s.total}':>12}" for s in (one.model, one.backbone))
+        change = one.difference
+        bounds = f"[{change.low:+.2f}, {change.high:+.2f}]{'' if one.is_clear else '  not clear'}"
+        screen.print(f"{one.task:<34}{ours}  from{bares}  {change.value:>+7.2f}  {bounds}")
+    if drop is not None:
+        screen.print(f"of {len(found)} means {drop.of_means:+.2f} %, task by task {drop.mean_of_sets:+.2f} %")
+
+
+def _own(questions: Path | None, limit: int | None) -> tuple[dict[str, Any], Any]:
+    """The pocket domain's written questions: a task for each category, answers compared exactly."""
+    from deeptalk.cli.evaluation import QUESTIONS
+    from deeptalk.evaluation.pocket import PocketEvaluation
+    from deeptalk.evaluation.questions import EvalSet
+    from deeptalk.files import digest_of
+
+    asked = EvalSet(questions or QUESTIONS)
+
+    def ask(loaded: "LoadedModel") -> "TaskScores":
+        run = PocketEvaluation(loaded, asked, voice=loaded.voices[0], limit=limit)
+        run.text_to_text()
+        category = {item.id: item.category for item in asked.items}
+        scores: dict[str, list[float]] = {}
+        for item in run.report.items:
+            scores.setdefault(f"{category[item.id]}/exact", []).append(float(item.is_right))
+        return scores
+
+    data = digest_of(asked.folder / "questions.jsonl")
+    return {"scorer": "own", "version": "1", "data": data, "normalizer": "plain-en 1"}, ask
+
+
+def _harness(
+    tasks: list[str],
+    folder: Path | None,
+    limit: int | None,
+    batch_size: int,
+    max_length: int | None,
+    cache: Path | None,
+) -> tuple[dict[str, Any], Any]:
+    """Tasks of lm-evaluation-harness; ConfigError where it is not installed."""
+    from deeptalk.evaluation.benchmarks.lm_harness import harness_version, register, run_tasks
+    from deeptalk.evaluation.benchmarks.text_model import TextModel
+    from deeptalk.model.identity import model_hash
+
+    register()
+
+    def ask(loaded: "LoadedModel") -> "TaskScores":
+        model = TextModel(loaded.engine, batch_size=batch_size, max_positions=max_length)
+        kept = None if cache is None else cache / model_hash(loaded.model)
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+        return run_tasks(model, tasks, folder=folder, limit=limit, cache=kept)
+
+    return {"scorer": "lm-eval", "version": harness_version(), "data": None, "normalizer": None}, ask

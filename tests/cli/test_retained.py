@@ -1,0 +1,115 @@
+"""What speech cost of the text, from the command line, on the pocket domain and a random model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import deeptalk
+from deeptalk.cli import app
+from deeptalk.errors import ConfigError
+from deeptalk.evaluation.benchmarks import lm_harness
+from deeptalk.evaluation.pocket import ItemResult, PocketEvaluation
+
+
+def run(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(app, ["eval", "text", *(str(argument) for argument in arguments)])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    folder = tmp_path / "questions"
+    folder.mkdir()
+    lines = []
+    for number in range(6):
+        turn = {"role": "user", "text": f"{number}?", "voice": "v", "offset": 0.0, "duration": 0.5}
+        messages = [turn, {"role": "assistant", "text": "yes"}]
+        category = "facts" if number < 4 else "strings"
+        lines.append(json.dumps({"id": f"q{number}", "category": category, "messages": messages}) + "\n")
+    (folder / "questions.jsonl").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture
+def backbone(model_folder: Path, tmp_path: Path) -> Path:
+    model = deeptalk.load(model_folder).model.backbone.model
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(-1)
+    model.save_pretrained(tmp_path / "backbone")
+    return tmp_path / "backbone"
+
+
+@pytest.fixture
+def told_apart(monkeypatch: pytest.MonkeyPatch) -> list[PocketEvaluation]:
+    """The first model that is asked is right on three of six questions, the second on five."""
+    runs: list[PocketEvaluation] = []
+
+    def text_to_text(self: PocketEvaluation) -> None:
+        runs.append(self)
+        right = {"q0", "q1", "q4"} if len(runs) % 2 else {"q0", "q1", "q2", "q4", "q5"}
+        for item in self._items("facts", "strings"):
+            fields = dict(id=item.id, row="text_to_text", question="", answer="", given="")
+            self.report.items.append(ItemResult(**fields, is_right=item.id in right))
+
+    monkeypatch.setattr(PocketEvaluation, "text_to_text", text_to_text)
+    return runs
+
+
+def test_the_drop_of_every_category(questions, backbone, model_folder, told_apart, tmp_path):
+    out = tmp_path / "new" / "text.json"
+    given = ("--model", model_folder, "--baseline", backbone, "--questions", questions)
+    lines = [json.loads(line) for line in run(*given, "--out", out, "--json").stdout.splitlines()]
+    facts, strings, total = lines
+    assert [(one["task"], one["model"]["count"], one["backbone"]["count"]) for one in (facts, strings)] == [
+        ("facts/exact", 2, 3),
+        ("strings/exact", 1, 2),
+    ]
+    assert (facts["difference"], facts["model"]["total"], facts["is_clear"]) == (-25.0, 4, False)
+    assert total["of_means"] == pytest.approx(100 * (100 / 175 - 1))
+    assert total["mean_of_task_drops"] == pytest.approx(-(100 / 3 + 50) / 2)
+    assert (total["num_tasks"], total["engine"]["scorer"], total["limit"]) == (2, "own", None)
+    assert total["about"]["model"] != total["backbone"]
+    ours, bare = (run.loaded.model.backbone.lm_head.weight for run in told_apart)
+    assert torch.equal(ours, -bare)
+    written = json.loads(out.read_text())
+    assert written["tasks"][0]["items"] == {"model": [1, 1, 0, 0], "backbone": [1, 1, 1, 0]}
+    assert {name: written[name] for name in total} == total
+    assert str(tmp_path) not in out.read_text()
+    shown = run(*given).stdout
+    assert "facts/exact" in shown
+    assert "2/4" in shown
+    assert "of 2 means -42.86 %, task by task -41.67 %" in shown
+
+
+@pytest.mark.usefixtures("told_apart")
+def test_a_backbone_without_a_right_answer_has_no_drop(questions, backbone, model_folder, tmp_path):
+    text = (questions / "questions.jsonl").read_text().splitlines(keepends=True)
+    (questions / "questions.jsonl").write_text(text[3])
+    given = ("--model", model_folder, "--baseline", backbone, "--questions", questions)
+    total = json.loads(run(*given, "--json").stdout.splitlines()[-1])
+    assert (total["of_means"], total["num_tasks"]) == (None, 1)
+    assert "of 1 means" not in run(*given).stdout
+
+
+def test_mistakes_are_one_line_and_nothing_is_written(
+    questions, backbone, model_folder, tmp_path, monkeypatch
+):
+    def register():
+        raise ConfigError("no harness")
+
+    monkeypatch.setattr(lm_harness, "register", register)
+    out = tmp_path / "new" / "text.json"
+    for options, complaint in (
+        (("--baseline", tmp_path), "config.json"),
+        (("--baseline", backbone, "--questions", tmp_path), "questions.jsonl"),
+        (("--baseline", backbone, "--task", "mmlu"), "no harness"),
+        (("--baseline", backbone, "--out", "/proc/x/y"), "can't be written"),
+    ):
+        lines = run("--model", model_folder, "--out", out, *options, code=2).stderr.splitlines()
+        assert len(lines) == 1, lines
+        assert complaint in lines[0]
+    assert not out.parent.exists()
