@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deeptalk.cli.arguments import Json, Model
+from deeptalk.cli.generate import answer, say, transcribe
+from deeptalk.cli.report import report
+from deeptalk.cli.retained import text
 from deeptalk.cli.score import compare, score_answers, score_transcripts, table3
 
 if TYPE_CHECKING:
@@ -64,8 +67,8 @@ def pocket(
         print_report(report)
 
 
-for scorer in (score_answers, score_transcripts, compare, table3):
-    evaluate.command()(scorer)
+for verb in (report, text, answer, transcribe, say, score_answers, score_transcripts, compare, table3):
+    evaluate.command()(verb)
 
 
 def print_report(report: "PocketReport") -> None:

@@ -88,7 +88,7 @@ def pairs(
             f"{before}: there is no report beside it; give a file that `deeptalk pairs` has made."
         )
     loaded = open_model(model)
-    builder = PairBuilder(loaded, _open(recogniser, loaded, whisper), chosen, voice=voice)
+    builder = PairBuilder(loaded, open_recogniser(recogniser, loaded, whisper), chosen, voice=voice)
     with bars() as show, Interruption() as interruption:
         report = build_pairs(
             builder,
@@ -133,7 +133,8 @@ def print_report(report: "PairReport", out: Path, *, drift: float | None, is_dri
             screen.print(f"  {name:<36}{form.format(value)}")
 
 
-def _open(listener: Listener, loaded: "LoadedModel", whisper: Path | None) -> "Recogniser":
+def open_recogniser(listener: Listener, loaded: "LoadedModel", whisper: Path | None) -> "Recogniser":
+    """Who listens; ConfigError for Whisper without a folder."""
     from importlib.resources import files
 
     from deeptalk.evaluation.recognisers import JudgeRecogniser, ModelRecogniser, WhisperRecogniser

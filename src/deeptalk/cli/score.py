@@ -109,6 +109,12 @@ def score_transcripts(
     names: Annotated[
         list[str], typer.Option("--normalizer", metavar="NAME", help="As wenet or whisper-en; repeatable.")
     ],
+    field: Annotated[
+        str,
+        typer.Option(
+            "--field", metavar="NAME", help="Field of TRANSCRIPTS, if it is .jsonl: text unless given."
+        ),
+    ] = "text",
     allow_missing: AllowMissing = False,
     seed: BootstrapSeed = 0,
     out: Out = None,
@@ -127,7 +133,7 @@ def score_transcripts(
 
     chosen = [normalizer(name) for name in dict.fromkeys(names)]
     texts, file = read_references(references)
-    heard = read_transcripts(transcripts)
+    heard = read_transcripts(transcripts, field=field)
     if out is not None:
         check_place(out)
     report = score_speech(texts, heard, normalizers=chosen, data=digest_of(file) or "", seed=seed)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deeptalk.errors import ConfigError, DataError
-from deeptalk.evaluation.benchmarks.records import Row, check_ids, read_csv, read_json, unique
+from deeptalk.evaluation.benchmarks.records import Row, check_ids, read_csv, read_json, read_texts
 from deeptalk.files import write_text
 
 
@@ -77,12 +77,7 @@ def read_answers(path: Path, items: Sequence[QaItem], *, field: str = "text") ->
     if rows and "response" in rows[0].values and "id" not in rows[0].values:
         _check_count(path, len(rows), len(items))
         return {item.id: row.text("response") for item, row in zip(items, rows, strict=True)}
-    for row in rows:
-        if field not in row.values:
-            raise DataError(f"{row.place}: there is no {field!r}; null stands for no answer.")
-    given = unique(
-        (row.place, row.text("id"), row.text(field)) for row in rows if row.values[field] is not None
-    )
+    given = read_texts(path, field=field)
     known = {item.id for item in items}
     for name in given:
         if name not in known:

@@ -39,6 +39,20 @@ def read_json(path: Path) -> list[Row]:
     return [_row(f"{path}, entry {n}", value) for n, value in enumerate(_parse(str(path), _read(path)))]
 
 
+def read_texts(path: Path, *, field: str) -> dict[str, str]:
+    """Of JSON lines with an ``id`` the text in ``field``, without those where it is null.
+
+    Raises:
+        DataError: a line lacks the field, or an id comes twice.
+    """
+    rows = read_json(path)
+    for row in rows:
+        if field not in row.values:
+            raise DataError(f"{row.place}: there is no {field!r}; null stands for no answer.")
+    kept = [row for row in rows if row.values[field] is not None]
+    return unique((row.place, row.text("id"), row.text(field)) for row in kept)
+
+
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
     """Add a record to a file that grows while a run lasts; file and folder are made if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deeptalk.errors import ConfigError, DataError
-from deeptalk.evaluation.benchmarks.records import check_ids, read_json, read_lines, read_pairs, unique
+from deeptalk.evaluation.benchmarks.records import (
+    check_ids,
+    read_json,
+    read_lines,
+    read_pairs,
+    read_texts,
+    unique,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,11 +60,12 @@ def read_speech(path: Path) -> tuple[SpeechItem, ...]:
     return tuple(items)
 
 
-def read_transcripts(path: Path) -> dict[str, str]:
-    """What was heard, by id: lines of JSON with ``id`` and ``text``, or of an id and a text (Kaldi)."""
-    if path.suffix != ".jsonl":
-        return read_pairs(path)
-    return unique((row.place, row.text("id"), row.text("text")) for row in read_json(path))
+def read_transcripts(path: Path, *, field: str = "text") -> dict[str, str]:
+    """What was heard, by id: lines of JSON with ``id`` and ``field``, or of an id and a text (Kaldi).
+
+    Null stands for no transcript: the utterance is missing here.
+    """
+    return read_texts(path, field=field) if path.suffix == ".jsonl" else read_pairs(path)
 
 
 def read_references(path: Path) -> tuple[dict[str, str], Path]:
@@ -67,10 +75,12 @@ def read_references(path: Path) -> tuple[dict[str, str], Path]:
     """
     if path.suffix == ".lst":
         return {item.id: item.text for item in read_say_list(path)}, path
-    if path.is_dir() or path.suffix in (".tsv", ".jsonl"):
-        file = path / "text" if path.is_dir() else path.with_suffix(path.suffix.replace("tsv", "wrd"))
+    if path.suffix == ".jsonl":
+        return unique((row.place, row.text("id"), row.text("text")) for row in read_json(path)), path
+    if path.is_dir() or path.suffix == ".tsv":
+        file = path / "text" if path.is_dir() else path.with_suffix(".wrd")
         return {item.id: item.text for item in read_speech(path)}, file
-    return read_transcripts(path), path
+    return read_pairs(path), path
 
 
 def read_say_list(path: Path) -> tuple[SayItem, ...]:

@@ -1,0 +1,236 @@
+"""A model at work on a set: every item asked once, answers kept as they come, whatever interrupts the run.
+
+A folder holds a run: ``run.json`` (what it is of), ``cache.jsonl`` (answers and transcripts by the content
+of what was asked or heard, appended), ``audio/ID.wav`` (spoken answers), and at its end ``answers.jsonl``, a
+line for every item of the set.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+import soundfile
+import torch
+
+from deeptalk.audio import load_waveform, resample, save_waveform, split_at_pauses
+from deeptalk.codec import Codec
+from deeptalk.errors import AudioError, DataError
+from deeptalk.evaluation.answers import Answered, Asked, Respondent
+from deeptalk.evaluation.benchmarks.records import append_line, read_appended
+from deeptalk.evaluation.pocket import sound_of
+from deeptalk.evaluation.recognisers import SAMPLE_RATE, Recogniser
+from deeptalk.files import digest_of, write_text
+from deeptalk.shapes import Float, Tensor
+
+SETTINGS, CACHE, ANSWERS, AUDIO = "run.json", "cache.jsonl", "answers.jsonl", "audio"
+BATCH_SIZE = 16
+
+Progress = Callable[[str, int, int], None]
+T = TypeVar("T")
+
+_KEPT = ("text", "audio", "seconds", "finish_reason")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ask:
+    """An item to ask: a recording, or a text where ``audio`` is None."""
+
+    id: str
+    audio: Path | None
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """What came of one item: a line of ``answers.jsonl``.
+
+    Attributes:
+        id: the item's.
+        text: the text row; None where nothing could be asked.
+        audio: the spoken answer, relative to the run's folder; None for an answer in text, or without sound.
+        seconds: how long it is.
+        transcript: what a recogniser heard in it; None where none was asked or there is no sound.
+        finish_reason: ``stop``, or ``length`` for an answer that was cut off; None where nothing was asked.
+        reason: empty, or why nothing was asked.
+    """
+
+    id: str
+    text: str | None
+    audio: str | None = None
+    seconds: float | None = None
+    transcript: str | None = None
+    finish_reason: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Generator:
+    """How items are asked.
+
+    ``mode`` is ``text``, ``asr`` or ``speaker:VOICE``; the last needs ``codec``. With ``asr`` a recording
+    over ``longest_seconds`` is split at its pauses, else it is refused.
+    """
+
+    respondent: Respondent
+    mode: str
+    longest_seconds: float
+    codec: Codec | None = None
+
+    def answer(self, asks: Sequence[Ask]) -> list[Answered | AudioError]:
+        """The answers to some items, in their order; of one that can't be heard the reason."""
+        found = [self._parts(ask) for ask in asks]
+        parts = [part for of_one in found if isinstance(of_one, list) for part in of_one]
+        answered = iter(self.respondent.answer(parts, mode=self.mode) if parts else [])
+        return [_joined([next(answered) for _ in one]) if isinstance(one, list) else one for one in found]
+
+    def _parts(self, ask: Ask) -> list[Asked] | AudioError:
+        if ask.audio is None:
+            return [self.respondent.written(ask.text)]
+        try:
+            samples = load_waveform(ask.audio)
+        except AudioError as error:
+            return AudioError(str(error).replace(str(ask.audio), ask.audio.name))  # reports hold no paths
+        if self.mode == "asr":
+            parts = split_at_pauses(samples, longest_seconds=self.longest_seconds)
+            return [self.respondent.spoken(part) for part in parts]
+        if len(samples) > self.longest_seconds * SAMPLE_RATE:
+            return AudioError(f"{ask.audio.name}: longer than {self.longest_seconds:g} s.")
+        return [self.respondent.spoken(samples)]
+
+
+def generate(
+    asks: Sequence[Ask],
+    generator: Generator,
+    folder: Path,
+    *,
+    settings: Mapping[str, Any],
+    recogniser: Recogniser | None = None,
+    progress: Progress = lambda name, done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[Given, ...] | None:
+    """Ask every item that the folder has no answer to, and write ``answers.jsonl``.
+
+    ``settings`` are all that decides an answer but its question: the model, its codec, mode and limits. None
+    if ``should_stop`` has said so, between two batches; the same call goes on from there.
+
+    Raises:
+        DataError: the folder holds a run of other settings, or an id can't name a file.
+    """
+    for ask in asks:
+        if generator.codec is not None and (Path(ask.id).name != ask.id or ask.id in ("", "..")):
+            raise DataError(f"the id {ask.id!r} can't name a sound file.")
+    _claim(folder / SETTINGS, settings)
+    cache = {row.text("key"): row.values for row in read_appended(folder / CACHE)}
+    found: dict[str, Given] = {}
+    waiting: list[tuple[Ask, str]] = []
+    for ask in asks:
+        key = _digest("answer", "text" if ask.audio is None else "audio", _content(ask))
+        kept = cache.get(key)
+        if kept is None or not (kept["audio"] is None or (folder / kept["audio"]).is_file()):
+            waiting.append((ask, key))
+        else:
+            found[ask.id] = Given(id=ask.id, **{name: kept[name] for name in _KEPT})
+    for batch in _batches(waiting):
+        progress("answers", len(found), len(asks))
+        if should_stop():
+            return None
+        for (ask, key), one in zip(batch, generator.answer([ask for ask, _ in batch]), strict=True):
+            given = found[ask.id] = _given(ask, one, generator, folder)
+            if not given.reason:
+                append_line(folder / CACHE, {"key": key, **{name: getattr(given, name) for name in _KEPT}})
+    progress("answers", len(asks), len(asks))
+    if recogniser is not None and not _transcribe(found, recogniser, folder, cache, progress, should_stop):
+        return None
+    in_order = tuple(found[ask.id] for ask in asks)
+    lines = [json.dumps(asdict(given), ensure_ascii=False) + "\n" for given in in_order]
+    write_text(folder / ANSWERS, "".join(lines))
+    return in_order
+
+
+def _transcribe(
+    found: dict[str, Given],
+    recogniser: Recogniser,
+    folder: Path,
+    cache: Mapping[str, Mapping[str, Any]],
+    progress: Progress,
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Note what the recogniser hears in every spoken answer; False when it was stopped."""
+    spoken = {name: folder / given.audio for name, given in found.items() if given.audio is not None}
+    waiting = []
+    for name, path in spoken.items():
+        key = _digest("transcript", recogniser.hash, digest_of(path))
+        if key in cache:
+            found[name] = replace(found[name], transcript=cache[key]["text"])
+        else:
+            waiting.append((name, key))
+    for number, batch in enumerate(_batches(waiting)):
+        progress("transcripts", len(spoken) - len(waiting) + number * BATCH_SIZE, len(spoken))
+        if should_stop():
+            return False
+        sounds = [_sound(spoken[name]) for name, _ in batch]
+        heard = recogniser.transcribe(sounds, sample_rate=SAMPLE_RATE)
+        for (name, key), text in zip(batch, heard, strict=True):
+            found[name] = replace(found[name], transcript=text)
+            append_line(folder / CACHE, {"key": key, "text": text})
+    progress("transcripts", len(spoken), len(spoken))
+    return True
+
+
+def _given(ask: Ask, one: Answered | AudioError, generator: Generator, folder: Path) -> Given:
+    if isinstance(one, AudioError):
+        return Given(id=ask.id, text=None, reason=str(one))
+    given = Given(id=ask.id, text=one.text, finish_reason=one.finish_reason)
+    if generator.codec is None or not len(one.codes):
+        return given
+    rate, sound = generator.codec.sample_rate, sound_of(one, generator.codec)
+    audio = f"{AUDIO}/{ask.id}.wav"
+    save_waveform(folder / audio, sound, sample_rate=rate)
+    return replace(given, audio=audio, seconds=len(sound) / rate)
+
+
+def _joined(parts: Sequence[Answered]) -> Answered:
+    """The answer to a recording that was heard in parts; it is cut off if one of them was."""
+    first, *others = parts
+    if not others:
+        return first
+    texts = [part.text for part in parts if part.text]
+    is_cut = any(part.finish_reason == "length" for part in parts)
+    reason = "length" if is_cut else first.finish_reason
+    return Answered(text=" ".join(texts), codes=first.codes, finish_reason=reason)
+
+
+def _claim(path: Path, settings: Mapping[str, Any]) -> None:
+    """Note what a folder is of; DataError where it is of something else."""
+    text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
+    try:
+        if path.read_text(encoding="utf-8") == text:
+            return
+    except FileNotFoundError:
+        write_text(path, text)
+        return
+    except (OSError, UnicodeDecodeError):
+        pass
+    raise DataError(f"{path.parent} holds a run of another model or of other settings; name a new folder.")
+
+
+def _content(ask: Ask) -> str | None:
+    return ask.text if ask.audio is None else digest_of(ask.audio)
+
+
+def _digest(*parts: str | None) -> str:
+    return sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _sound(path: Path) -> Float[Tensor, "S"]:
+    """A spoken answer at 16 kHz; silence is a sound too, in which nothing is heard."""
+    samples, rate = soundfile.read(path, dtype="float32")
+    return resample(torch.from_numpy(samples), source_rate=rate, target_rate=SAMPLE_RATE)
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), BATCH_SIZE):
+        yield items[start : start + BATCH_SIZE]
