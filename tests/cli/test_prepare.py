@@ -64,13 +64,16 @@ def test_a_folder_becomes_manifests(corpus, questions, tmp_path):
         "licence": "CC0-1.0",
         "path": str(out / "recordings.jsonl"),
     }
-    assert (told["dialogues"]["rejects"], told["dialogues"]["overlaps"]) == ({"no id": 1}, {"known.jsonl": 1})
+    assert (told["dialogues"]["rejects"], told["dialogues"]["overlaps"]) == (
+        {"no id": 1},
+        {str(questions): 1},
+    )
     (record,) = read_manifest(out / "dialogues.jsonl", kind="dialogue").records
     assert (record["license"], record["source"]) == ("CC0-1.0", "mine")
     assert {path.stem for path in out.iterdir()} == {"recordings", "dialogues", *HEARD, *SPOKEN}
     printed = run(*given).stdout
     assert "dialogues.jsonl: 1 records, 0.00 hours, licence CC0-1.0" in printed
-    assert "left out, asked by known.jsonl: 1" in printed
+    assert f"left out, asked by {questions}: 1" in printed
 
 
 def test_answers_get_their_codes(corpus, tmp_path):
@@ -102,7 +105,7 @@ def test_published_corpora_are_told_with_their_licence(tmp_path):
 def test_question_sets_can_be_scored(questions, tmp_path):
     out = tmp_path / "data"
     told = lines(run("prepare", "web-questions", questions, "--out", out, "--json"))
-    assert told["web-questions"]["num_records"] == 1
+    assert (told["web-questions"]["num_records"], told["web-questions"]["kind"]) == (1, "questions")
     (item,) = read_questions(out / "web-questions.jsonl")
     assert (item.question, item.answers) == ("What is the capital of France?", ("Paris",))
     assert item.audio == tmp_path / "q.wav"

@@ -68,11 +68,15 @@ def test_what_stands_there_is_not_made_again(manifest: Path, codec_folder: Path)
         encode_shard(shard, folder)
 
     before = manifest.read_text()
+    left = manifest.parent / "codes" / "talks" / ".00002.npy.7"  # of a process that was killed in writing
+    left.parent.mkdir(parents=True)
+    left.touch()
     with pytest.raises(KeyboardInterrupt):
         encode_manifest(manifest, codec_folder, answers_per_shard=2, run=run)
     assert manifest.read_text() == before
     assert encode_manifest(manifest, codec_folder, answers_per_shard=2).num_made == 1
     first = manifest.read_text()
+    assert not left.exists()
     assert encode_manifest(manifest, codec_folder, answers_per_shard=2).num_made == 0
     assert manifest.read_text() == first
 
@@ -86,6 +90,21 @@ def test_another_codec_or_another_recording_is_encoded_anew(manifest: Path, code
     config = json.loads((codec_folder / "config.json").read_text())
     (codec_folder / "config.json").write_text(json.dumps(config, indent=1))
     assert encode_manifest(manifest, codec_folder, answers_per_shard=2).num_made == 3
+
+
+def test_another_division_leaves_nothing_of_the_first(manifest: Path, codec_folder: Path) -> None:
+    encode_manifest(manifest, codec_folder, answers_per_shard=1)
+    encode_manifest(manifest, codec_folder, answers_per_shard=3)
+    names = {path.name for path in (manifest.parent / "codes" / "talks").iterdir()}
+    assert names == {"00000.npy", "00000.json", "00001.npy", "00001.json"}
+
+
+def test_answers_that_came_with_codes_keep_them(manifest: Path, codec_folder: Path) -> None:
+    records = [json.loads(line) for line in manifest.read_text().splitlines()]
+    records[0]["messages"][1] |= {"codes": [[1] * 7], "order": "depth"}
+    write_manifest(manifest, records, kind="dialogue")
+    assert encode_manifest(manifest, codec_folder).num_answers == 3
+    assert (answers(manifest)[0]["codes"], answers(manifest)[0]["order"]) == ([[1] * 7], "depth")
 
 
 def test_a_shard_that_was_cut_short_is_made_again(manifest: Path, codec_folder: Path) -> None:

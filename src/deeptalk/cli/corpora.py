@@ -65,7 +65,7 @@ def prepare_corpus(
             key: _Manifest(kind="sentence" if key.endswith("-sentences") else corpus.kind, records=records)
             for key, records in corpus.read(source).items()
         }
-    known = KnownQuestions({path.name: _asked(path) for path in against}) if against else None
+    known = KnownQuestions({str(path): _asked(path) for path in against}) if against else None
     with _together(out) as unfinished, bars() as show:
         prepared = [
             prepare_records(
@@ -103,8 +103,9 @@ def _prepare_evaluation(name: str, source: Path, out: Path, *, licence: str | No
             key: write_lines(unfinished / f"{key}.jsonl", ({**record, **note} for record in records))
             for key, records in sets.items()
         }
+    kind = "sentence" if name == "seed-tts" else "questions"
     for key, count in counts.items():
-        prepared = Prepared(manifest=key, kind="sentence", num_records=count, hours=0.0)
+        prepared = Prepared(manifest=key, kind=kind, num_records=count, hours=0.0)
         _tell(out, prepared, note["license"], json=json)
 
 

@@ -54,7 +54,7 @@ class Shard:
         clips = [(answer.audio, answer.offset, answer.duration) for answer in self.answers]
         return sha256(json.dumps([self.codec_mark, clips]).encode()).hexdigest()
 
-    def found(self) -> "list[dict[str, Any]] | None":
+    def found(self) -> list[dict[str, Any]] | None:
         """Where each answer's codes stand, or why there are none; None while the shard isn't whole."""
         try:
             index = json.loads(self.index.read_text(encoding="utf-8"))
@@ -83,13 +83,14 @@ def encode_manifest(
     workers: int = 1,
     answers_per_shard: int = 1_000,
     progress: Callable[[int, int], None] | None = None,
-    run: "Callable[[Shard, Path], None] | None" = None,
+    run: Callable[[Shard, Path], None] | None = None,
 ) -> EncodedManifest:
     """Give every recorded answer of a dialogue manifest its codes, in ``codes/NAME/`` beside it.
 
     Interrupted, it goes on shard by shard; a shard whose worker was lost is made again. Another codec, or
     other recordings, make their shards anew. At the end the manifest is replaced by one whose answers name
-    their codes; answers that can't be read keep none and are counted. ``run`` replaces the encoding itself,
+    their codes; answers that can't be read have none and are counted, those that came with codes keep
+    them. ``run`` replaces the encoding itself,
     for tests.
 
     Raises:
@@ -104,7 +105,7 @@ def encode_manifest(
     records = [dict(record) for record in content.records]
     answers = tuple(_answers(records))
     if not answers:
-        raise DataError(f"{path}: no answer has a recording (audio), so there is nothing to encode.")
+        raise DataError(f"{path}: no answer has a recording (audio) and no codes of its own to be encoded.")
     codec_mark = _digest(codec_folder, load_codec(codec_folder))
     folder = path.parent / "codes" / path.stem
     shards = [
@@ -131,6 +132,7 @@ def encode_manifest(
             num_frames += found["num_frames"]
             message |= {"codes": str(shard.path.relative_to(path.parent)), "order": ORDER, **found}
     write_lines(path, records)
+    _clear(folder, shards)
     return EncodedManifest(
         manifest=str(path),
         num_answers=len(answers) - rejects.total(),
@@ -197,6 +199,14 @@ def _make_all(
             )
 
 
+def _clear(folder: Path, shards: Sequence[Shard]) -> None:
+    """Remove what lost workers had begun, and shards of another division."""
+    kept = {path for shard in shards for path in (shard.path, shard.index)}
+    for path in folder.iterdir():
+        if path not in kept and path.name.lstrip(".")[:5].isdigit():
+            path.unlink()
+
+
 def _processes() -> ForkServerContext:
     """New processes that inherit no thread and no accelerator; what they import is imported once."""
     context = get_context("forkserver")
@@ -207,7 +217,8 @@ def _processes() -> ForkServerContext:
 def _answers(records: Sequence[Mapping[str, Any]]) -> Iterator[SpokenAnswer]:
     for number, record in enumerate(records):
         for place, message in enumerate(record["messages"]):
-            if message["role"] == "assistant" and "audio" in message and "duration" in message:
+            is_recorded = message["role"] == "assistant" and "audio" in message and "duration" in message
+            if is_recorded and ("codes" not in message or "first_frame" in message):
                 yield SpokenAnswer(
                     record=number,
                     message=place,

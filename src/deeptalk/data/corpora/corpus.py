@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import soundfile
 
@@ -39,7 +39,7 @@ class Prepared:
     """What was written into one manifest, what was left out and why, and hours of speech in it."""
 
     manifest: str
-    kind: Kind
+    kind: Kind | Literal["questions"]
     num_records: int
     hours: float
     rejects: Mapping[str, int] = field(default_factory=dict)
