@@ -110,6 +110,14 @@ def serve(
             help="Let clients have what users say written down, by the model itself; it costs a row more.",
         ),
     ] = "off",
+    vad: Annotated[
+        Literal["auto", "energy", "silero"],
+        typer.Option(
+            "--vad",
+            help="What finds the turns of clients that leave it to the server: silero-vad, or energy and "
+            "spectrum; auto takes silero-vad where it is installed ('deeptalk[vad]').",
+        ),
+    ] = "auto",
     no_ui: Annotated[bool, typer.Option("--no-ui", help="Leave the talk page out.")] = False,
     model: Model = "pocket",
 ) -> None:
@@ -128,10 +136,12 @@ def serve(
     from deeptalk.serving.model_thread import ModelThread
     from deeptalk.serving.security import security_for
     from deeptalk.serving.service import Service
+    from deeptalk.serving.silero import detector_of
     from deeptalk.serving.tls import certificate_for
 
     if max_sessions_per_key is not None and key is None:
         raise ConfigError("--max-sessions-per-key needs a key (DEEPTALK_API_KEY): without one all are alike.")
+    new_voice = detector_of(vad)
     security = security_for(host, key=key, origins=allow_origin or (), is_insecure=insecure)
     limits = ServerLimits(
         context_positions=context or (POCKET_CONTEXT if model == "pocket" else UNLIMITED),
@@ -152,6 +162,7 @@ def serve(
             model=model,
             follows_instructions=instructions,
             transcribes=input_transcripts == "model",
+            new_voice=new_voice,
         )
         address, bound = listening.getsockname()[:2]
         here = f"{'http' if certificate is None else 'https'}://{address}:{bound}"

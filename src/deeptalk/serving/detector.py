@@ -56,7 +56,12 @@ class Heard:
 
 
 class Voice(Protocol):
-    """Tells voice from anything else, frame by frame; it may remember the frames before."""
+    """Tells voice from anything else, frame by frame; it may remember the frames before.
+
+    It may notice a voice so many frames late.
+    """
+
+    late_frames: int
 
     def is_voice(self, frame: np.ndarray, *, louder_db: float = 0.0) -> bool:
         """Whether the next frame (20 ms at 16 kHz) holds voice, so much louder than else needed."""
@@ -65,6 +70,8 @@ class Voice(Protocol):
 
 class LoudVoice:
     """Voice is louder than the noise around it by a margin, and not flat as noise is."""
+
+    late_frames = 0
 
     def __init__(self, threshold: float) -> None:
         self._margin_db = 4.0 + 16.0 * threshold
@@ -104,6 +111,7 @@ class TurnDetector:
     ) -> None:
         self._settings, self._patience = settings, patience or Patience()
         self._voice = new_voice(settings.threshold)
+        self._padding = settings.prefix_padding_ms // FRAME_MS + self._voice.late_frames
         self._longest = int(longest_seconds * 1000) // FRAME_MS
         self._pending = np.zeros(0, dtype=np.float32)
         self._start = first_sample
@@ -157,7 +165,7 @@ class TurnDetector:
         needed = patience.barge_in_ms if is_audible else patience.onset_ms
         if len(self._voiced) * FRAME_MS >= needed:
             return [*found, self._begin()]
-        padding = self._settings.prefix_padding_ms // FRAME_MS
+        padding = self._padding
         most = padding + (self._num_frames - self._voiced[0] + 1 if self._voiced else 0)
         while len(self._kept) > max(most, padding):
             self._kept.popleft()
@@ -166,7 +174,7 @@ class TurnDetector:
     def _begin(self) -> Heard:
         """A turn begins with its first voiced frame and what led up to it."""
         onset = self._voiced[0]
-        length = self._num_frames - onset + 1 + self._settings.prefix_padding_ms // FRAME_MS
+        length = self._num_frames - onset + 1 + self._padding
         kept = list(self._kept)[-length:]
         self._first_frame = self._num_frames - len(kept) + 1
         self._is_speaking, self._last_certain = True, self._num_frames

@@ -15,7 +15,7 @@ import torch
 from deeptalk.errors import AudioError
 from deeptalk.serving import events
 from deeptalk.serving.audio_formats import SoundIn
-from deeptalk.serving.detector import Heard, TurnDetector
+from deeptalk.serving.detector import Heard, LoudVoice, TurnDetector, Voice
 from deeptalk.serving.items import Conversation, Item, ears_of, new_id, read_item, shown
 from deeptalk.serving.model_thread import BusyError, ModelThread, Request
 from deeptalk.serving.outlet import Ended
@@ -46,7 +46,7 @@ class RealtimeSession:
     """One client's conversation. ``send`` takes one JSON text; ``receive`` is called with one at a time.
 
     ``begins_with`` are settings from the start, which somebody has checked. Where it ``transcribes``, clients
-    may have what they say written down.
+    may have what they say written down. ``new_voice`` makes what tells voice from noise.
     ``failed`` is done when an answer could not be sent: the session is then to be closed.
     """
 
@@ -60,11 +60,12 @@ class RealtimeSession:
         follows_instructions: bool = False,
         transcribes: bool = False,
         begins_with: Mapping[str, Any] | None = None,
+        new_voice: Callable[[float], Voice] = LoudVoice,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._thread, self._limits = thread, thread.limits
         self._send, self._is_beta, self._now = send, is_beta, now
-        self._follows_instructions = follows_instructions
+        self._follows_instructions, self._new_voice = follows_instructions, new_voice
         voices = thread.loaded.voices
         expires_at = int(time.time() + self._limits.session_seconds)
         fresh = new_session(
@@ -390,7 +391,10 @@ class RealtimeSession:
         self._detector = None
         if detection is not None:
             self._detector = TurnDetector(
-                detection, longest_seconds=self._longest_seconds, first_sample=first
+                detection,
+                longest_seconds=self._longest_seconds,
+                first_sample=first,
+                new_voice=self._new_voice,
             )
 
     # items

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
+from deeptalk.serving.detector import LoudVoice, Voice
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.metrics import process_gauges
 from deeptalk.serving.model_thread import ModelThread
@@ -80,8 +81,9 @@ class Service:
         model: str,
         follows_instructions: bool = False,
         transcribes: bool = False,
+        new_voice: Callable[[float], Voice] = LoudVoice,
     ) -> None:
-        self.thread, self.model = thread, model
+        self.thread, self.model, self.new_voice = thread, model, new_voice
         self.follows_instructions, self.transcribes = follows_instructions, transcribes
         self.limits, self.metrics = thread.limits, thread.metrics
         self.admission = Admission(thread.limits)

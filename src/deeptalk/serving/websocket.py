@@ -39,6 +39,7 @@ async def _hold(socket: WebSocket, service: Service) -> None:
         follows_instructions=service.follows_instructions,
         transcribes=service.transcribes,
         begins_with=principal_of(socket.scope).session,
+        new_voice=service.new_voice,
     )
     started = time.monotonic()
     code, reason = 1000, ""

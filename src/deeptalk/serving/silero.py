@@ -1,0 +1,66 @@
+"""Voice found by silero-vad, a small neural detector and its weights (``pip install 'deeptalk[vad]'``)."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from deeptalk.errors import ConfigError
+from deeptalk.serving.detector import LoudVoice, Voice
+from deeptalk.serving.turns import HEARD_RATE
+
+Detector = Literal["auto", "energy", "silero"]
+
+WINDOW = 512
+"""Samples that it judges at a time."""
+
+HYSTERESIS = 0.15
+"""So far under the threshold voice goes on that has begun."""
+
+
+class SileroVoice:
+    """Voice is what the network takes for it, and loud besides where ``louder_db`` asks for that."""
+
+    late_frames = 10  # the first syllable of a voice it has not heard yet
+
+    def __init__(self, network: Any, threshold: float) -> None:
+        self._network = copy.deepcopy(network)
+        self._network.reset_states()
+        self._threshold = threshold
+        self._loud = LoudVoice(threshold)
+        self._waiting = np.zeros(0, dtype=np.float32)
+        self._is_voice = False
+
+    def is_voice(self, frame: np.ndarray, *, louder_db: float = 0.0) -> bool:
+        """Judge one frame, by the last window that it completes or that came before."""
+        is_loud = self._loud.is_voice(frame, louder_db=louder_db)
+        self._waiting = np.concatenate([self._waiting, frame])
+        while len(self._waiting) >= WINDOW:
+            window, self._waiting = self._waiting[:WINDOW], self._waiting[WINDOW:]
+            with torch.inference_mode():
+                probability = float(self._network(torch.from_numpy(window), HEARD_RATE))
+            self._is_voice = probability >= self._threshold - (HYSTERESIS if self._is_voice else 0.0)
+        return self._is_voice and (is_loud or not louder_db)
+
+
+def detector_of(name: Detector) -> Callable[[float], Voice]:
+    """What finds voice, made for a threshold; ``auto`` takes silero-vad where it is installed.
+
+    Raises:
+        ConfigError: silero-vad is asked for and missing.
+    """
+    if name == "energy":
+        return LoudVoice
+    num_threads = torch.get_num_threads()
+    try:
+        from silero_vad import load_silero_vad
+    except ModuleNotFoundError as error:
+        if name == "auto":
+            return LoudVoice
+        raise ConfigError("silero-vad is missing: pip install 'deeptalk[vad]'.") from error
+    finally:
+        torch.set_num_threads(num_threads)  # its import takes all but one away
+    return partial(SileroVoice, load_silero_vad())
