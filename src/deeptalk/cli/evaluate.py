@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deeptalk.cli.arguments import Json, Model
+from deeptalk.cli.duplex import converse, score_duplex
 from deeptalk.cli.generate import answer, say, transcribe
 from deeptalk.cli.report import report
 from deeptalk.cli.retained import text
@@ -67,7 +68,19 @@ def pocket(
         print_report(report)
 
 
-for verb in (report, text, answer, transcribe, say, score_answers, score_transcripts, compare, table3):
+for verb in (
+    report,
+    text,
+    answer,
+    transcribe,
+    say,
+    converse,
+    score_duplex,
+    score_answers,
+    score_transcripts,
+    compare,
+    table3,
+):
     evaluate.command()(verb)
 
 

@@ -122,7 +122,7 @@ def generate(
     for ask in asks:
         if generator.codec is not None and (Path(ask.id).name != ask.id or ask.id in ("", "..")):
             raise DataError(f"the id {ask.id!r} can't name a sound file.")
-    _claim(folder / SETTINGS, settings)
+    claim_folder(folder / SETTINGS, settings)
     cache = {row.text("key"): row.values for row in read_appended(folder / CACHE)}
     found: dict[str, Given] = {}
     waiting: list[tuple[Ask, str]] = []
@@ -203,8 +203,8 @@ def _joined(parts: Sequence[Answered]) -> Answered:
     return Answered(text=" ".join(texts), codes=first.codes, finish_reason=reason)
 
 
-def _claim(path: Path, settings: Mapping[str, Any]) -> None:
-    """Note what a folder is of; DataError where it is of something else."""
+def claim_folder(path: Path, settings: Mapping[str, Any]) -> None:
+    """Note in a file what its folder is of; DataError where it is of something else."""
     text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
     try:
         if path.read_text(encoding="utf-8") == text:
