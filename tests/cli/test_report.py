@@ -11,7 +11,12 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+import deeptalk
 from deeptalk.cli import app
+from deeptalk.decoding import Limits
+from deeptalk.evaluation.answers import Respondent
+from deeptalk.evaluation.pocket import sound_of
+from deeptalk.evaluation.questions import EvalSet
 
 IDS = [f"q{i}" for i in range(6)]
 
@@ -90,12 +95,55 @@ def test_samples_are_heard_in_the_page_and_nowhere_else(questions, results, tmp_
     assert "(nothing)" in html
 
 
+@pytest.fixture
+def short(monkeypatch):
+    limits = Limits(max_frames=3, max_text_tokens=3)
+    monkeypatch.setattr("deeptalk.evaluation.answers.Limits", lambda **_: limits)
+
+
+@pytest.mark.usefixtures("short")
+def test_samples_are_spoken_by_the_measured_model(questions, results, model_folder, tmp_path):
+    given = (
+        "--questions",
+        questions,
+        "--out",
+        tmp_path / "out",
+        "--model",
+        model_folder,
+        "--samples",
+        2,
+        "--json",
+    )
+    assert json.loads(run(results, *given).stdout)["num_samples"] == 2
+    html = (tmp_path / "out" / "report.html").read_text()
+    first = b64decode(re.findall(r'src="data:audio/mpeg;base64,([^"]+)"', html)[1])
+    sound, _ = soundfile.read(BytesIO(first), dtype="float32")
+    loaded = deeptalk.load(model_folder)
+    respondent, asked = Respondent(loaded.engine), EvalSet(questions)
+    (answer,) = respondent.answer(
+        [respondent.spoken(asked.speech(asked.items[0].turns[0]))], mode="speaker:rms"
+    )
+    expected = sound_of(answer, loaded.codec).numpy()
+    assert len(sound) == len(expected)
+    assert np.corrcoef(sound, expected)[0, 1] > 0.9
+    values = json.loads(results.read_text())
+    for change, complaint in (
+        ({"about": {"model": "another"}}, "the results are of another model than --model"),
+        ({"items": []}, "the results have no spoken questions"),
+    ):
+        results.write_text(json.dumps(values | change))
+        lines = run(results, *given, code=2).stderr.splitlines()
+        assert len(lines) == 1, lines
+        assert complaint in lines[0]
+
+
 def test_mistakes_are_one_line_and_nothing_is_written(questions, results, tmp_path):
     (tmp_path / "file").write_text("")
     for options, complaint in (
         (("--stage", "first"), "--stage takes NAME=F.json, each name once, got 'first'"),
         (("--stage", f"a={results}", "--stage", f"a={results}"), "each name once"),
         (("--stage", f"a={tmp_path / 'file'}"), "file: no results"),
+        (("--answers", tmp_path, "--model", "pocket"), "not both"),
         (("--answers", tmp_path), "no file ID.wav of a question"),
         (("--questions", tmp_path), "questions.jsonl"),
         (("--out", tmp_path / "file" / "x"), "can't be written"),

@@ -1,21 +1,11 @@
 """``deeptalk eval report``: the pocket model's full report from its results."""
 
-from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from deeptalk.cli.arguments import Json
-
-if TYPE_CHECKING:
-    from deeptalk.evaluation.benchmarks.pocket_results import PocketResults
-    from deeptalk.evaluation.benchmarks.report_page import Sample
-    from deeptalk.evaluation.pocket import ItemResult
-    from deeptalk.evaluation.questions import EvalItem, EvalSet
-
-SPOKEN, HEARD = "speech_to_text", "speech_to_speech/bigram"
 
 
 def report(
@@ -37,8 +27,12 @@ def report(
             "--answers", metavar="DIR", help="Spoken answers, ID.wav, for samples that can be heard."
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="DIR", help="The measured model, or 'pocket', to speak the samples."),
+    ] = None,
     num_samples: Annotated[
-        int, typer.Option("--samples", metavar="N", help="At most so many samples; needs --answers.", min=1)
+        int, typer.Option("--samples", metavar="N", help="At most so many samples.", min=1)
     ] = 12,
     stages: Annotated[
         list[str] | None,
@@ -58,6 +52,7 @@ def report(
     from deeptalk.cli.evaluation import QUESTIONS, check_place, write_json
     from deeptalk.cli.output import console, print_json
     from deeptalk.cli.targets import TARGETS
+    from deeptalk.errors import ConfigError
     from deeptalk.evaluation.benchmarks.full_report import build_report
     from deeptalk.evaluation.benchmarks.pocket_results import read_results
     from deeptalk.evaluation.benchmarks.report_page import page
@@ -69,7 +64,17 @@ def report(
     earlier = {name: read_results(path) for name, path in _stages(stages).items()}
     asked = EvalSet(questions or QUESTIONS)
     check_place(out / "report.html")
-    samples = [] if answers is None else choose_samples(found, asked, answers, number=num_samples)
+    samples = []
+    if answers is not None or model is not None:
+        from deeptalk.cli.opening import open_model
+        from deeptalk.cli.samples import read_samples, speak_samples
+
+        if answers is not None and model is not None:
+            raise ConfigError("samples are read from --answers or spoken by --model, not both.")
+        if answers is not None:
+            samples = read_samples(found, asked, answers, number=num_samples)
+        else:
+            samples = speak_samples(found, asked, open_model(model or ""), number=num_samples)
     values = build_report(
         found,
         asked,
@@ -96,53 +101,6 @@ def report(
             f"{out / 'report.html'}: {counts['num_met']} of {counts['num_asked']} bounds met, "
             f"{counts['num_errors']} errors, {counts['num_samples']} samples"
         )
-
-
-def choose_samples(
-    results: "PocketResults", asked: "EvalSet", folder: Path, *, number: int
-) -> list["Sample"]:
-    """Questions whose spoken answer is in a folder, right and wrong ones of every category in turn.
-
-    Raises:
-        DataError: there is none.
-    """
-    from deeptalk.errors import DataError
-
-    verdicts = {row: {i.id: i for i in results.items if i.row == row} for row in (SPOKEN, HEARD)}
-    judged = verdicts[HEARD] or verdicts[SPOKEN]
-    groups: defaultdict[tuple[str, bool], list[EvalItem]] = defaultdict(list)
-    for item in asked.items:
-        if item.id in judged and item.id in verdicts[SPOKEN] and (folder / f"{item.id}.wav").is_file():
-            groups[item.category, judged[item.id].is_right].append(item)
-    if not groups:
-        raise DataError(f"{folder}: no file ID.wav of a question that the results have an answer to.")
-    longest = max(map(len, groups.values()))
-    in_turn = [group[n] for n in range(longest) for group in groups.values() if n < len(group)]
-    return [_sample(item, asked, folder, verdicts) for item in in_turn[:number]]
-
-
-def _sample(
-    item: "EvalItem", asked: "EvalSet", folder: Path, verdicts: "Mapping[str, Mapping[str, ItemResult]]"
-) -> "Sample":
-    from deeptalk.audio import load_waveform
-    from deeptalk.evaluation.benchmarks.clips import clip_of
-    from deeptalk.evaluation.benchmarks.report_page import Sample
-
-    rate = 24_000
-    said, heard = verdicts[SPOKEN][item.id], verdicts[HEARD].get(item.id)
-    turn = item.turns[0]
-    return Sample(
-        id=item.id,
-        category=item.category,
-        voice=turn.voice,
-        question=turn.text,
-        answer=item.answers[-1],
-        given=said.given,
-        heard=None if heard is None else heard.given,
-        is_right=(heard or said).is_right,
-        asked_clip=clip_of(asked.speech(turn), sample_rate=16_000),
-        given_clip=clip_of(load_waveform(folder / f"{item.id}.wav", sample_rate=rate), sample_rate=rate),
-    )
 
 
 def _stages(given: list[str] | None) -> dict[str, Path]:
