@@ -87,7 +87,7 @@ def test_samples_are_heard_in_the_page_and_nowhere_else(questions, results, tmp_
     assert "base64" not in written
     html = (tmp_path / "out" / "report.html").read_text()
     sounds = re.findall(r'src="data:audio/mpeg;base64,([^"]+)"', html)
-    assert len(sounds) == len(re.findall(r'src="data:image/png;base64,', html)) == 6
+    assert len(sounds) == len(re.findall(r'src="data:image/jpeg;base64,', html)) == 6
     samples, rate = soundfile.read(BytesIO(b64decode(sounds[1])))
     spectrum = np.abs(np.fft.rfft(samples[: rate // 2]))
     assert rate == 24_000

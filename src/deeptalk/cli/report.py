@@ -33,7 +33,7 @@ def report(
     ] = None,
     num_samples: Annotated[
         int, typer.Option("--samples", metavar="N", help="At most so many samples.", min=1)
-    ] = 12,
+    ] = 6,
     stages: Annotated[
         list[str] | None,
         typer.Option(

@@ -96,14 +96,10 @@ def text(
         "backbone": model_hash(bare.model),
     }
     if out is not None:
-        sides = (
-            {"model": list(m), "backbone": list(b)}
-            for m, b in zip(*(s.values() for s in scores), strict=True)
-        )
-        write_json(
-            out,
-            total | {"tasks": [one.to_dict() | {"items": i} for one, i in zip(found, sides, strict=True)]},
-        )
+        ours, bares = scores
+        items = [{"model": ours[one.task], "backbone": bares[one.task]} for one in found]
+        tasks_told = [one.to_dict() | {"items": of_one} for one, of_one in zip(found, items, strict=True)]
+        write_json(out, total | {"tasks": tasks_told})
     if json:
         for one in found:
             print_json(one.to_dict())
@@ -111,10 +107,10 @@ def text(
         return
     screen = console()
     for one in found:
-        ours, bares = (f"{s.value:>7.2f} {f'{s.count}/{s.total}':>12}" for s in (one.model, one.backbone))
+        left, right = (f"{s.value:>7.2f} {f'{s.count}/{s.total}':>12}" for s in (one.model, one.backbone))
         change = one.difference
-        bounds = f"[{change.low:+.2f}, {change.high:+.2f}]{'' if one.is_clear else '  not clear'}"
-        screen.print(f"{one.task:<34}{ours}  from{bares}  {change.value:>+7.2f}  {bounds}")
+        bounds = f"[{change.low:+.2f}, {change.high:+.2f}]{'' if change.is_clear else '  not clear'}"
+        screen.print(f"{one.task:<34}{left}  from{right}  {change.value:>+7.2f}  {bounds}")
     if drop is not None:
         screen.print(f"of {len(found)} means {drop.of_means:+.2f} %, task by task {drop.mean_of_sets:+.2f} %")
 

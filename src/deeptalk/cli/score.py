@@ -159,13 +159,13 @@ def compare(
         if json:
             values = {"name": found.name, "left": found.left, "right": found.right}
             bounds = {"difference": change.value, "low": change.low, "high": change.high}
-            chance = {"share_not_above": change.share_not_above, "is_clear": found.is_clear}
+            chance = {"share_not_above": change.share_not_above, "is_clear": change.is_clear}
             print_json(values | bounds | chance)
         else:
             interval = f"[{change.low:+.2f}, {change.high:+.2f}]"
             console().print(
                 f"{found.name:<28}{found.left:>8.2f}{found.right:>8.2f}{change.value:>+9.2f}  {interval}"
-                f"{'' if found.is_clear else '  not clear'}"
+                f"{'' if change.is_clear else '  not clear'}"
             )
 
 

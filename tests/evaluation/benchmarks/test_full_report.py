@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from deeptalk.decoding import LoadedModel
 from deeptalk.errors import DataError
+from deeptalk.evaluation.answers import Respondent
 from deeptalk.evaluation.benchmarks.charts import Bar, bar_chart, curve_chart
 from deeptalk.evaluation.benchmarks.clips import Clip
 from deeptalk.evaluation.benchmarks.full_report import build_report
+from deeptalk.evaluation.benchmarks.normalizers import normalizer
 from deeptalk.evaluation.benchmarks.pocket_results import read_results
 from deeptalk.evaluation.benchmarks.report_page import Sample, page
 from deeptalk.evaluation.benchmarks.report_schema import SCHEMA, check_report
@@ -226,6 +229,13 @@ def test_a_written_question_has_no_voice(questions) -> None:
     assert {cell["voice"] for cell in part["cells"]} == {"written", None}
 
 
+def test_the_protocol_is_told_as_it_is(report, loaded: LoadedModel) -> None:
+    limits = Respondent(loaded.engine).options.limits
+    told = f"at most {limits.max_text_tokens} text tokens and {limits.max_frames} frames"
+    assert report["protocol"]["decoding"] == f"greedy, {told}"
+    assert report["protocol"]["normalizer"] == f"plain-en {normalizer('plain-en').version}"
+
+
 def test_stages_make_a_curve(questions) -> None:
     def stage(value: float, given: str) -> dict[str, Any]:
         values = results()
@@ -331,7 +341,7 @@ class Tags(HTMLParser):
 
 
 def test_the_page_is_whole_and_needs_no_other_file(questions) -> None:
-    clip = Clip(seconds=1.5, sound="data:audio/mpeg;base64,AA==", picture="data:image/png;base64,AA==")
+    clip = Clip(seconds=1.5, sound="data:audio/mpeg;base64,AA==", picture="data:image/jpeg;base64,AA==")
     sample = Sample(
         **dict(id="a1", category="arithmetic", voice="bob", question="two & two <now>", answer="Four."),
         **dict(given="It is Rome.", heard="", is_right=False, asked_clip=clip, given_clip=clip),

@@ -129,13 +129,18 @@ def test_an_answer_is_known_by_the_content_of_its_question(speaking, respondent,
     found = generate([Ask(id="new", audio=renamed)], speaking, run, settings=SETTINGS)
     assert found == (replace(first[0], id="new"),)
     assert respondent.calls == [2]
+    assert all(one.audio for one in first)
     tone(clips[1], 500)
     generate([Ask(id="400", audio=clips[1])], speaking, run, settings=SETTINGS)
     assert respondent.calls == [2, 1]
-    for path in (run / "audio").iterdir():
-        path.unlink()
+    tone(clips[1], 400)  # as it was
+    tone(run / "audio" / "400.wav", 500)  # the sound of another answer
+    again = generate([Ask(id="400", audio=clips[1])], speaking, run, settings=SETTINGS)
+    assert respondent.calls == [2, 1, 1]
+    assert again == (first[1],)
+    (run / "audio" / "300.wav").unlink()
     generate([Ask(id="new", audio=renamed)], speaking, run, settings=SETTINGS)
-    assert respondent.calls == ([2, 1, 1] if first[0].audio else [2, 1])
+    assert respondent.calls == [2, 1, 1, 1]
 
 
 def test_what_can_not_be_heard_is_told_without_a_path_and_asked_again(speaking, respondent, tmp_path) -> None:

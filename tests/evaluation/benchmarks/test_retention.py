@@ -20,10 +20,10 @@ def test_every_task_has_its_counts_and_a_paired_interval() -> None:
     )
     assert (first.difference.value, first.difference.low) == pytest.approx((-10.0, 100 * change.low))
     assert first.difference.high < 0
-    assert first.is_clear
+    assert first.difference.is_clear
     assert (second.model.value, second.model.count, second.model.total) == (43.75, 2, 4)
     assert second.model.low < 43.75 < second.model.high
-    assert (second.difference.value, second.is_clear) == (0.0, False)
+    assert (second.difference.value, second.difference.is_clear) == (0.0, False)
     assert first.to_dict() == {
         "task": "a/acc",
         "model": dict(value=30.0, unit="%", count=30, total=100, low=first.model.low, high=first.model.high),

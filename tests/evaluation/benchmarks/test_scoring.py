@@ -131,11 +131,11 @@ def test_two_models_are_compared_item_by_item() -> None:
     parts = [[item.parts["has-answer"] for item in report.items] for report in (left, right)]
     expected = paired_bootstrap(*parts, seed=4)
     assert (has.difference.low, has.difference.high) == (100 * expected.low, 100 * expected.high)
-    assert has.is_clear
+    assert has.difference.is_clear
     assert 0 < has.difference.low < has.difference.value < has.difference.high
-    assert not any(score.is_clear for score in compare_reports(left, left))
+    assert not any(score.difference.is_clear for score in compare_reports(left, left))
     (reverse, _) = compare_reports(right, left)
-    assert reverse.is_clear
+    assert reverse.difference.is_clear
     assert reverse.difference.value == -contain.difference.value
 
 

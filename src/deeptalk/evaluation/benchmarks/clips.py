@@ -1,4 +1,4 @@
-"""Sounds and pictures that stand inside a page: clips as MP3, their spectrograms as PNG."""
+"""Sounds and pictures that stand inside a page: clips as MP3, their spectrograms as JPEG."""
 
 from base64 import b64encode
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ from deeptalk.shapes import Float, Tensor
 
 _QUIETEST, _LOUDEST = -1.0, 1.5
 """The ends of the colours, as ``log_mel`` scales."""
+
+_COMPRESSION = 0.9
+"""Of 0 to 1: about 35 kbit/s at 24 kHz."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,14 +38,14 @@ def clip_of(samples: Float[Tensor, "S"], *, sample_rate: int) -> Clip:
         raise ConfigError("spectrograms need matplotlib: pip install 'deeptalk[plots]'.") from error
     sound, picture, spec = BytesIO(), BytesIO(), MelSpec()
     samples = samples.detach().cpu()
-    soundfile.write(sound, samples.numpy(), sample_rate, format="MP3")
+    soundfile.write(sound, samples.numpy(), sample_rate, format="MP3", compression_level=_COMPRESSION)
     heard = resample(samples, source_rate=sample_rate, target_rate=spec.sample_rate)
     bins = log_mel(heard[None], spec=spec)[0].numpy()
-    imsave(picture, bins, cmap="magma", vmin=_QUIETEST, vmax=_LOUDEST, origin="lower", format="png")
+    imsave(picture, bins, cmap="magma", vmin=_QUIETEST, vmax=_LOUDEST, origin="lower", format="jpg")
     return Clip(
         seconds=len(samples) / sample_rate,
         sound=_data_url("audio/mpeg", sound),
-        picture=_data_url("image/png", picture),
+        picture=_data_url("image/jpeg", picture),
     )
 
 

@@ -20,11 +20,6 @@ class ComparedScore:
     right: float
     difference: Difference
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval is on one side of zero."""
-        return self.difference.low > 0 or self.difference.high < 0
-
 
 def compare_reports(
     left: BenchmarkReport, right: BenchmarkReport, *, seed: int = 0

@@ -129,10 +129,10 @@ def generate(
     for ask in asks:
         key = _digest("answer", "text" if ask.audio is None else "audio", _content(ask))
         kept = cache.get(key)
-        if kept is None or not (kept["audio"] is None or (folder / kept["audio"]).is_file()):
-            waiting.append((ask, key))
-        else:
+        if kept is not None and kept["sound"] == _sound_digest(folder, kept["audio"]):
             found[ask.id] = Given(id=ask.id, **{name: kept[name] for name in _KEPT})
+        else:
+            waiting.append((ask, key))
     for batch in _batches(waiting):
         progress("answers", len(found), len(asks))
         if should_stop():
@@ -140,7 +140,9 @@ def generate(
         for (ask, key), one in zip(batch, generator.answer([ask for ask, _ in batch]), strict=True):
             given = found[ask.id] = _given(ask, one, generator, folder)
             if not given.reason:
-                append_line(folder / CACHE, {"key": key, **{name: getattr(given, name) for name in _KEPT}})
+                values = {name: getattr(given, name) for name in _KEPT}
+                sound = _sound_digest(folder, given.audio)
+                append_line(folder / CACHE, {"key": key, "sound": sound, **values})
     progress("answers", len(asks), len(asks))
     if recogniser is not None and not _transcribe(found, recogniser, folder, cache, progress, should_stop):
         return None
@@ -219,6 +221,11 @@ def claim_folder(path: Path, settings: Mapping[str, Any]) -> None:
 
 def _content(ask: Ask) -> str | None:
     return ask.text if ask.audio is None else digest_of(ask.audio)
+
+
+def _sound_digest(folder: Path, audio: str | None) -> str | None:
+    """What tells whether a spoken answer is still the one that was noted."""
+    return None if audio is None else digest_of(folder / audio)
 
 
 def _digest(*parts: str | None) -> str:

@@ -24,6 +24,11 @@ class Difference:
     high: float
     share_not_above: float
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval is on one side of zero."""
+        return self.low > 0 or self.high < 0
+
     def in_points(self) -> "Difference":
         """The difference of two shares in percentage points."""
         bounds = {name: 100 * getattr(self, name) for name in ("value", "low", "high")}

@@ -38,7 +38,7 @@ svg text { font-size: 12px; fill: var(--ink); }
 .axis { stroke: var(--line); } summary { cursor: pointer; }
 .sample { border: 1px solid var(--line); border-radius: 6px; padding: .6rem 1rem; margin: .8rem 0; }
 .sample img { display: block; width: 100%; max-width: 40rem; height: 120px; }
-audio { width: 22rem; max-width: 100%; }
+audio { display: block; width: 22rem; max-width: 100%; }
 """
 
 
@@ -141,7 +141,8 @@ def _sample(sample: Sample) -> str:
     )
     right = "" if sample.is_right else f"<br><small>right would be</small> {escape(sample.answer)}"
     clips = "".join(
-        f'<audio controls preload="none" src="{clip.sound}"></audio> <small>{clip.seconds:.1f} s</small>'
+        f"<br><small>{name}, {clip.seconds:.1f} s</small>"
+        f'<audio controls preload="none" src="{clip.sound}"></audio>'
         f'<img src="{clip.picture}" alt="spectrogram of the {name}">'
         for name, clip in (("question", sample.asked_clip), ("answer", sample.given_clip))
     )

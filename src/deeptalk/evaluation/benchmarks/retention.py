@@ -35,12 +35,7 @@ class Retained:
             "low": self.difference.low,
             "high": self.difference.high,
         }
-        return {"task": self.task, **scores, **change, "is_clear": self.is_clear}
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval is on one side of zero."""
-        return self.difference.low > 0 or self.difference.high < 0
+        return {"task": self.task, **scores, **change, "is_clear": self.difference.is_clear}
 
 
 def retained(model: TaskScores, backbone: TaskScores, *, seed: int = 0) -> tuple[Retained, ...]:
