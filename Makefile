@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: talk serve test test-clients test-page screenshots check fix reproduce synthesisers clean
+.PHONY: talk serve test test-clients test-page screenshots bench-serving check fix reproduce synthesisers clean
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -36,6 +36,11 @@ screenshots: .venv/playwright
 .venv/playwright: .venv/ready
 	$(BIN)/pip install -q -e '.[page]'
 	touch $@
+
+# What users of the server wait for and hear; the figures hold on a machine that does nothing else.
+bench-serving: .venv/ready
+	$(BIN)/deeptalk bench latency
+	$(BIN)/deeptalk bench sessions
 
 check: .venv/ready
 	$(BIN)/ruff format --check src tests

@@ -14,7 +14,7 @@ from deeptalk.errors import ConfigError
 runner = CliRunner()
 
 VERBS = [
-    *("talk", "transcribe", "say", "serve", "profile", "partition", "pairs", "export", "convert"),
+    *("talk", "transcribe", "say", "serve", "client", "profile", "partition", "pairs", "export", "convert"),
     *("train", "prepare", "encode", "assemble", "eval", "bench", "doctor", "reproduce"),
 ]
 

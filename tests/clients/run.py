@@ -8,14 +8,12 @@ its words are those of the reference. The exit status is 0 when every answer of 
 import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import venv
 import wave
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 
 from spoken import RATE
 
+from deeptalk.cli.served import served
 from deeptalk.evaluation.normalize import plain
 from deeptalk.evaluation.questions import FIVE_CATEGORIES, EvalItem, EvalSet
 from deeptalk.serving.audio_formats import encode_pcm
@@ -73,8 +72,9 @@ def main() -> int:
     for client in given.clients or CLIENTS:
         script = environment(client)
         for turns in CLIENTS[client]:
-            with served() as url:
-                outcomes.append(converse(script, client, turns, url=url, questions=questions))
+            with served(log=BUILD / "serve.log") as url:
+                base = url.replace("ws", "http", 1).removesuffix("/realtime")
+                outcomes.append(converse(script, client, turns, url=base, questions=questions))
             if not given.json:
                 print(row_of(outcomes[-1]), flush=True)
     if given.json:
@@ -120,26 +120,6 @@ def environment(client: str) -> list[str | Path]:
         return [folder / "bin" / "python", source / "client.py"]
     shutil.copy(source / "client.js", folder)  # it finds its packages beside itself
     return ["node", folder / "client.js"]
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """The server with the built-in model on a free port of this machine; its address."""
-    command = [sys.executable, "-m", "deeptalk", "serve", "--port", "0"]
-    surroundings = {name: value for name, value in os.environ.items() if name != "DEEPTALK_API_KEY"}
-    with (
-        (BUILD / "serve.log").open("a", encoding="utf-8") as log,
-        subprocess.Popen(command, env=surroundings, stdout=subprocess.PIPE, stderr=log, text=True) as server,
-    ):
-        try:
-            assert server.stdout is not None
-            line = server.stdout.readline()
-            found = re.match(r"\S+/v1", line)
-            if found is None:
-                sys.exit(f"The server has not started; see {BUILD / 'serve.log'}.")
-            yield found[0]
-        finally:
-            server.terminate()
 
 
 def converse(

@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from deeptalk.cli.assemble import assemble
 from deeptalk.cli.bench import bench
+from deeptalk.cli.client import client
 from deeptalk.cli.convert import convert
 from deeptalk.cli.doctor import doctor
 from deeptalk.cli.encode import encode
@@ -55,6 +56,7 @@ VERBS = (
     transcribe,
     say,
     serve,
+    client,
     prepare,
     encode,
     assemble,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deeptalk.cli.arguments import Json, Model
+from deeptalk.cli.bench_serving import latency, sessions
 
 if TYPE_CHECKING:
     from deeptalk.backbone import Backbone, RouterMask
@@ -17,6 +18,10 @@ bench = typer.Typer(help="Measure what a choice costs on this machine.", no_args
 @bench.callback()
 def choices() -> None:
     """Measure what a choice costs on this machine."""
+
+
+bench.command()(latency)
+bench.command()(sessions)
 
 
 @bench.command()

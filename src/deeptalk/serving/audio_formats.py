@@ -70,6 +70,11 @@ def encode_pcm(samples: Float[Tensor, "S"]) -> bytes:
     return _encoded(samples.detach().cpu().float().numpy(), "audio/pcm")
 
 
+def decode_pcm(data: bytes) -> Float[Tensor, "S"]:
+    """What 16-bit little-endian samples stand for."""
+    return torch.from_numpy(_decoded(data, "audio/pcm"))
+
+
 def _resampler(source: int, target: int) -> soxr.ResampleStream | None:
     return None if source == target else soxr.ResampleStream(source, target, 1, dtype="float32")
 
