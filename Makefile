@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: talk serve test test-clients test-page screenshots bench-serving check fix reproduce synthesisers clean
+.PHONY: talk serve test test-clients test-page screenshots bench-serving soak check fix reproduce synthesisers clean
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -41,6 +41,10 @@ screenshots: .venv/playwright
 bench-serving: .venv/ready
 	$(BIN)/deeptalk bench latency
 	$(BIN)/deeptalk bench sessions
+
+# Clients come and go for minutes, and nothing may be left of them.
+soak: .venv/ready
+	$(BIN)/python tests/serving/soak.py $(or $(MINUTES),3)
 
 check: .venv/ready
 	$(BIN)/ruff format --check src tests

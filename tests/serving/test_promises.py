@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import sys
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from realtime_client import Client, sound
 from running import serve
+from soak import soak
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -108,6 +110,21 @@ def test_a_client_that_never_reads_is_cut_off(loaded: LoadedModel):
         await session.close()
 
     asyncio.run(main())
+
+
+def test_sessions_that_come_and_go_leave_nothing(loaded: LoadedModel):
+    """The short form of ``make soak``: descriptors, threads and tasks are counted, memory is bounded."""
+    result = soak(loaded, is_over=lambda count: count >= 36, warm_up=16)
+    told = result.to_json()
+    assert told["is_clean"], told
+    assert told["sessions"] >= 36
+    assert min(told[kind] for kind in ("good", "malformed", "abrupt")) > 0
+    assert len(result.seconds) == told["good"]
+    assert result.after is not None
+    for lost in (replace(result.after, fds=result.after.fds + 1), replace(result.after, rss_mb=1e6)):
+        assert not replace(result, after=lost).is_clean
+    result.counts["failed"] += 1
+    assert not result.is_clean
 
 
 KEY = "the-key-of-the-server"

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import itertools
+import random
 
 import pytest
 import torch
@@ -97,6 +98,19 @@ def test_over_an_answer_a_backchannel_is_ignored_and_a_sentence_is_not():
     assert abs(start - 700) <= 20
 
 
+def test_few_of_many_backchannels_interrupt_and_every_sentence_does():
+    """Fifty grunts of 60 to 300 ms and as many sentences, of any loudness and at any moment of a frame."""
+    chance = random.Random(0)
+
+    def said(shortest: float, longest: float) -> list[str]:
+        lead = hush(chance.uniform(0.5, 0.6))
+        speech = chance.uniform(0.3, 3.0) * voice(chance.uniform(shortest, longest))
+        return [kind for kind, _ in marks(detect(lead, speech, hush(0.8), audible=True))]
+
+    assert sum("started" in said(0.06, 0.3) for _ in range(50)) <= 2
+    assert all(said(0.45, 1.0)[:1] == ["started"] for _ in range(50))
+
+
 def sent(*parts: torch.Tensor) -> str:
     return base64.b64encode(encode_pcm(torch.cat(parts))).decode()
 
@@ -146,8 +160,9 @@ def test_turns_are_answered_and_barge_in_cuts(thread: ModelThread):
     assert [thread.metrics.total(name) - old for name, old in zip(counted, before, strict=True)] == [1, 1]
 
 
-def test_no_delta_follows_the_start_of_speech(still: ModelThread):
-    """The user breaks in at the first piece of sound: the answer is cancelled, and the turn answered."""
+@pytest.mark.parametrize("nth", [1, 2, 4])
+def test_no_delta_follows_the_start_of_speech(still: ModelThread, nth: int):
+    """The user breaks in at a piece of sound: the answer is cancelled, and the turn answered."""
 
     async def drive(is_running: asyncio.Event) -> None:
         while True:
@@ -161,13 +176,14 @@ def test_no_delta_follows_the_start_of_speech(still: ModelThread):
         driving = asyncio.create_task(drive(is_running))
         async with Client(still, now=lambda: 0.0) as client:
             client.on_event = lambda event: (
-                is_running.clear() if event["type"] == events.AUDIO_DELTA else None
+                is_running.clear() if len(client.of(events.AUDIO_DELTA)) == nth else None
             )
             content = [{"type": "input_text", "text": "hello"}]
             item = {"type": "message", "role": "user", "content": content}
             await client.send("conversation.item.create", item=item)
             await client.send("response.create")
-            await client.until(events.AUDIO_DELTA)
+            for _ in range(nth):
+                await client.until(events.AUDIO_DELTA)
             client.on_event = lambda event: None
             await client.send("input_audio_buffer.append", audio=sent(voice(0.7, rate=24_000)))
             is_running.set()

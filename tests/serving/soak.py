@@ -1,0 +1,182 @@
+"""Sessions come and go for minutes, and nothing may be left of them: ``make soak`` (``MINUTES=60``).
+
+Four clients at a time talk to a server with a random model. Of ten sessions eight are a good turn, one is
+malformed and one is left without a word. What the process holds is compared with what it held after the
+first fifty. Exit status 1: a good turn has failed, or something is left.
+"""
+
+import argparse
+import asyncio
+import base64
+import gc
+import json
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from random_model import random_model
+from running import serve
+from websockets.asyncio.client import connect
+
+from deeptalk.decoding import LoadedModel
+from deeptalk.errors import DeepTalkError
+from deeptalk.serving import events
+from deeptalk.serving.audio_formats import encode_pcm
+from deeptalk.serving.calling import call
+from deeptalk.serving.metrics import process_gauges
+from deeptalk.serving.server import Server
+from deeptalk.serving.service import Service
+
+CLIENTS = 4
+WARM_UP = 50
+MOST_GROWTH_MB = 50.0
+QUESTION = 0.1 * torch.sin(torch.arange(9_600) / 20)
+BROKEN = ("{", '{"type": "x"}', '{"type": "input_audio_buffer.append", "audio": "AAA"}', '{"type": 3}')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """What the process holds at a quiet moment."""
+
+    rss_mb: float
+    fds: int
+    threads: int
+    tasks: int
+
+
+@dataclass(kw_only=True, slots=True)
+class Soak:
+    """What has happened; ``seconds`` are those of good turns, to their first sound."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+    before: Held | None = None
+    after: Held | None = None
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether no good turn has failed and nothing is left."""
+        assert self.before is not None
+        assert self.after is not None
+        same = all(
+            getattr(self.before, name) == getattr(self.after, name) for name in ("fds", "threads", "tasks")
+        )
+        return same and not self.counts["failed"] and self.after.rss_mb <= self.before.rss_mb + MOST_GROWTH_MB
+
+    def to_json(self) -> dict[str, Any]:
+        """What is printed; times are the p95 of the first and the last third."""
+        third = max(1, len(self.seconds) // 3)
+        p95 = [
+            round(1000 * float(np.percentile(part, 95)), 1)
+            for part in (self.seconds[:third], self.seconds[-third:])
+        ]
+        assert self.before is not None
+        assert self.after is not None
+        held = {"before": asdict(self.before), "after": asdict(self.after)}
+        return {**self.counts, **held, "first_audio_p95_ms": p95, "is_clean": self.is_clean}
+
+
+async def good(url: str, result: Soak) -> None:
+    """A spoken turn, answered with sound."""
+    try:
+        async with call(url) as calling:
+            answer = await calling.say(QUESTION, is_paced=False)
+    except DeepTalkError:
+        answer = None
+    if answer is None or answer.first_audio_seconds is None or answer.status == "failed":
+        result.counts["failed"] += 1
+    else:
+        result.seconds.append(answer.first_audio_seconds)
+
+
+async def malformed(url: str, result: Soak) -> None:
+    """Mistakes, each of which is told."""
+    async with connect(url) as socket:
+        await socket.recv()
+        for text in BROKEN:
+            await socket.send(text)
+            if json.loads(await socket.recv())["type"] != events.ERROR:
+                result.counts["failed"] += 1
+
+
+async def abrupt(url: str, result: Soak) -> None:
+    """A client that is gone while it is answered."""
+    socket = await connect(url, max_queue=None)
+    audio = base64.b64encode(encode_pcm(QUESTION)).decode()
+    for event in (
+        {"type": "session.update", "session": {"turn_detection": None}},
+        {"type": "input_audio_buffer.append", "audio": audio},
+        {"type": "input_audio_buffer.commit"},
+        {"type": "response.create"},
+    ):
+        await socket.send(json.dumps(event))
+    while json.loads(await socket.recv())["type"] != events.RESPONSE_CREATED:
+        pass
+    socket.transport.abort()
+    await socket.wait_closed()
+
+
+KINDS = {good: 8, malformed: 1, abrupt: 1}
+"""Of ten sessions, how many are of which kind."""
+
+
+def soak(loaded: LoadedModel, *, is_over: Callable[[int], bool], warm_up: int = WARM_UP) -> Soak:
+    """Let sessions come and go until ``is_over`` of their number; the levels are taken between sessions."""
+    result, chance = Soak(), random.Random(0)
+
+    async def come_and_go(url: str, is_over: Callable[[int], bool]) -> None:
+        while not is_over(result.counts["sessions"]):
+            [kind] = chance.choices(list(KINDS), list(KINDS.values()))
+            result.counts.update(("sessions", kind.__name__))
+            await kind(url, result)
+
+    async def script(server: Server, service: Service, url: str) -> None:
+        at_first = len(asyncio.all_tasks())
+
+        async def level(is_over: Callable[[int], bool]) -> Held:
+            await asyncio.gather(*(come_and_go(url, is_over) for _ in range(CLIENTS)))
+            return await held(service, least_tasks=at_first)
+
+        result.before = await level(lambda count: count >= warm_up)
+        result.after = await level(is_over)
+
+    serve(loaded, script, max_sessions=4 * CLIENTS)
+    return result
+
+
+async def held(service: Service, *, least_tasks: int) -> Held:
+    """What is held when all sessions have gone; what does not go within a minute is held as well."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(60):
+            while service.admission.num_active or len(asyncio.all_tasks()) > least_tasks:
+                await asyncio.sleep(0.01)
+    gc.collect()
+    gauges = process_gauges()
+    return Held(
+        rss_mb=round(gauges.get("process_resident_memory_bytes", 0.0) / 2**20, 1),
+        fds=int(gauges.get("process_open_fds", 0)),
+        threads=threading.active_count(),
+        tasks=len(asyncio.all_tasks()),
+    )
+
+
+def main() -> int:
+    """Run for as many minutes as are asked for; the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("minutes", type=float, help="how long sessions come and go")
+    ends_at = time.monotonic() + 60 * parser.parse_args().minutes
+    result = soak(random_model(), is_over=lambda count: time.monotonic() >= ends_at)
+    print(json.dumps(result.to_json()))
+    return int(not result.is_clean)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
