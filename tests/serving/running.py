@@ -12,12 +12,18 @@ from deeptalk.serving.model_thread import ModelThread
 from deeptalk.serving.security import Security
 from deeptalk.serving.server import Server, bind, configured
 from deeptalk.serving.service import Service
+from deeptalk.serving.tls import Certificate
 
 Script = Callable[[Server, Service, str], Coroutine[Any, Any, None]]
 
 
 def serve(
-    loaded: LoadedModel, script: Script, *, security: Security | None = None, **limits: float
+    loaded: LoadedModel,
+    script: Script,
+    *,
+    security: Security | None = None,
+    certificate: Certificate | None = None,
+    **limits: float,
 ) -> Server:
     """Run a script against a server that is ready, to the server's end."""
 
@@ -25,11 +31,13 @@ def serve(
         bounds = ServerLimits(**{"answer_seconds": 0.8} | limits)  # pyright: ignore[reportArgumentType]
         service = Service(ModelThread(loaded, limits=bounds), model="tiny")
         listening = bind("127.0.0.1", 0)
-        server = Server(configured(create_app(service, security or Security()), bounds), service)
+        app = create_app(service, security or Security())
+        server = Server(configured(app, bounds, certificate=certificate), service)
         serving = asyncio.create_task(server.serve([listening]))
         while not service.is_ready:
             await asyncio.sleep(0.01)
-        await script(server, service, f"ws://127.0.0.1:{listening.getsockname()[1]}/v1/realtime")
+        scheme, port = "ws" if certificate is None else "wss", listening.getsockname()[1]
+        await script(server, service, f"{scheme}://127.0.0.1:{port}/v1/realtime")
         if not server.should_exit and not service.is_draining:
             server.handle_exit(signal.SIGTERM, None)
         await serving

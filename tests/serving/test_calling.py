@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,38 @@ def test_the_client_verb_asks_files_and_texts(loaded: LoadedModel, question: Pat
         result = await asyncio.to_thread(told, [*common, "--text", "hello"], code=2)
         assert (result.stdout, len(result.stderr.splitlines())) == ("", 1)
         server.should_exit = True
+
+    serve(loaded, script)
+
+
+def test_the_client_verb_takes_a_microphone_and_plays(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Stand-ins of both: what is said at 16 kHz is asked, too little is told, and the answer is played."""
+    played: list[torch.Tensor] = []
+    said = [
+        0.1 * torch.sin(torch.arange(8_000) / 13),
+        torch.zeros(10),
+        0.1 * torch.ones(9_000).cumsum(0).sin(),
+    ]
+
+    class Loudspeaker:
+        def play(self, samples: torch.Tensor, *, sample_rate: int) -> None:
+            assert sample_rate == RATE
+            played.append(samples)
+
+    monkeypatch.setattr("deeptalk.cli.sound.record_turns", lambda: iter(said))
+    monkeypatch.setattr("deeptalk.cli.sound.open_speaker", lambda: nullcontext(Loudspeaker()))
+
+    async def script(server: Server, service: Service, url: str) -> None:
+        asked = ["client", "--url", url, "--out", tmp_path, "--mic", "--play", "--json"]
+        result = await asyncio.to_thread(told, asked, code=2)
+        answers = [json.loads(line) for line in result.stdout.splitlines()]
+        assert [answer["input"] for answer in answers] == ["microphone", "microphone"]
+        assert "microphone" in result.stderr
+        assert len({answer["audio"] for answer in answers}) == 2
+        whole = sum(answer["seconds_of_audio"] for answer in answers)
+        assert len(torch.cat(played)) == pytest.approx(RATE * whole, abs=RATE / 500)
 
     serve(loaded, script)
 

@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from running import serve
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from typer.testing import CliRunner
 from websockets.asyncio.client import connect
@@ -21,7 +23,7 @@ from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.model_thread import ModelThread
 from deeptalk.serving.origins import check_origin
 from deeptalk.serving.security import Security
-from deeptalk.serving.server import Server, bind, configured
+from deeptalk.serving.server import Server
 from deeptalk.serving.service import Service
 from deeptalk.serving.tls import Certificate, certificate_for, check_certificate
 
@@ -131,25 +133,6 @@ def test_one_key_has_its_share_alone(client: TestClient, service: Service):
     assert not service._held
 
 
-def serve(loaded: LoadedModel, script, *, certificate: Certificate | None = None, **limits: float) -> None:
-    """Run a script against a server on loopback, to the server's end."""
-
-    async def main() -> None:
-        bounds = ServerLimits(**{"answer_seconds": 0.8} | limits)  # pyright: ignore[reportArgumentType]
-        service = Service(ModelThread(loaded, limits=bounds), model="tiny")
-        listening = bind("127.0.0.1", 0)
-        config = configured(create_app(service, Security()), bounds, certificate=certificate)
-        server = Server(config, service)
-        serving = asyncio.create_task(server.serve([listening]))
-        while not service.is_ready:
-            await asyncio.sleep(0.01)
-        await script(listening.getsockname()[1])
-        server.should_exit = True
-        await serving
-
-    asyncio.run(main())
-
-
 async def dropped(reader: asyncio.StreamReader) -> None:
     """Wait until the server has ended a connection without a word."""
     with suppress(ConnectionResetError):
@@ -159,7 +142,8 @@ async def dropped(reader: asyncio.StreamReader) -> None:
 def test_a_head_that_does_not_come_drops_the_connection(loaded: LoadedModel):
     """Neither a silent client nor one that begins its second request and stops is kept; a session is."""
 
-    async def script(port: int) -> None:
+    async def script(server: Server, service: Service, url: str) -> None:
+        port = urlsplit(url).port
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await dropped(reader)
         writer.close()
@@ -169,7 +153,7 @@ def test_a_head_that_does_not_come_drops_the_connection(loaded: LoadedModel):
         writer.write(b"GET /health HTTP/1.1\r\nhost: ")
         await dropped(reader)
         writer.close()
-        async with connect(f"ws://127.0.0.1:{port}/v1/realtime") as socket:
+        async with connect(url) as socket:
             await socket.recv()
             await asyncio.sleep(0.3)
             await socket.send("{")
@@ -184,11 +168,11 @@ def test_a_session_over_tls_with_a_certificate_made_for_it(loaded: LoadedModel):
         assert certificate is not None
         trusting = ssl.create_default_context(cafile=str(certificate.cert))
 
-        async def script(port: int) -> None:
-            async with connect(f"wss://127.0.0.1:{port}/v1/realtime", ssl=trusting) as socket:
+        async def script(server: Server, service: Service, url: str) -> None:
+            async with connect(url, ssl=trusting) as socket:
                 assert "session.created" in str(await socket.recv())
             with pytest.raises(ssl.SSLCertVerificationError):
-                await connect(f"wss://127.0.0.1:{port}/v1/realtime", ssl=ssl.create_default_context())
+                await connect(url, ssl=ssl.create_default_context())
 
         serve(loaded, script, certificate=certificate)
         folder = certificate.cert.parent

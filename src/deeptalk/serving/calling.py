@@ -114,37 +114,37 @@ class Call:
 
     async def say(self, samples: Float[Tensor, "S"], *, is_paced: bool) -> Received:
         """Speak a turn, as fast as it was spoken or at once, and take the answer."""
-        speaking = asyncio.create_task(self._speak(encode_pcm(samples), is_paced=is_paced))
+        asked = asyncio.get_running_loop().create_future()
+        speaking = asyncio.create_task(self._speak(encode_pcm(samples), asked, is_paced=is_paced))
         try:
-            return await self._receive(speaking)
+            return await self._receive(asked)
         finally:
             speaking.cancel()
+            await asyncio.gather(speaking, return_exceptions=True)
 
     async def write(self, text: str) -> Received:
         """Write a turn and take the answer."""
         content = [{"type": "input_text", "text": text}]
         item = {"type": "message", "role": "user", "content": content}
         await self._send("conversation.item.create", item=item)
-        asked_at = self._now()
+        asked = asyncio.get_running_loop().create_future()
+        asked.set_result(self._now())
         await self._send("response.create")
-        asked: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        asked.set_result(asked_at)
         return await self._receive(asked)
 
-    async def _speak(self, sound: bytes, *, is_paced: bool) -> float:
-        """Send a turn; when its last sample was sent."""
+    async def _speak(self, sound: bytes, asked: asyncio.Future[float], *, is_paced: bool) -> None:
+        """Send a turn, and note when its last sample was sent."""
         began = self._now()
         for number, piece in enumerate(_pieces(sound), start=1):
             await self._append(piece, at=began + PIECE_SECONDS * number if is_paced else None)
-        asked_at = self._now()
+        asked.set_result(asked_at := self._now())
         if self._turns == "manual":
             await self._send("input_audio_buffer.commit")
             await self._send("response.create")
-            return asked_at
+            return
         silence = bytes(int(SILENCE_SECONDS * RATE) * 2)
         for number, piece in enumerate(_pieces(silence), start=1):
             await self._append(piece, at=asked_at + PIECE_SECONDS * number if is_paced else None)
-        return asked_at
 
     async def _append(self, piece: bytes, *, at: float | None) -> None:
         """Send sound, once it has been spoken."""
