@@ -127,6 +127,9 @@ def test_what_cant_be_heard_has_a_reason(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "short.wav", np.zeros(100), 8_000)
     with pytest.raises(DataError, match="clip outside its recording"):
         open_clips(tmp_path / "short.wav", sample_rate=16_000).read(1.0, 1.0)
+    soundfile.write(tmp_path / "nan.wav", np.full(800, np.nan), 8_000, subtype="FLOAT")
+    with pytest.raises(DataError, match="not finite"):
+        open_clips(tmp_path / "nan.wav", sample_rate=16_000).read(0.0, 0.1)
     with pytest.raises(DataError, match="no such pack"):
         open_clips(tmp_path / "none.wav", sample_rate=16_000)
 

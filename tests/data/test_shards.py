@@ -64,7 +64,7 @@ def test_what_stands_there_is_not_made_again(manifest: Path, codec_folder: Path)
     def run(shard: Shard, folder: Path) -> None:
         if len(made) == 2:
             raise KeyboardInterrupt
-        made.append(shard.path.stem)
+        made.append(shard.path.stem[:5])
         encode_shard(shard, folder)
 
     before = manifest.read_text()
@@ -95,8 +95,23 @@ def test_another_codec_or_another_recording_is_encoded_anew(manifest: Path, code
 def test_another_division_leaves_nothing_of_the_first(manifest: Path, codec_folder: Path) -> None:
     encode_manifest(manifest, codec_folder, answers_per_shard=1)
     encode_manifest(manifest, codec_folder, answers_per_shard=3)
-    names = {path.name for path in (manifest.parent / "codes" / "talks").iterdir()}
-    assert names == {"00000.npy", "00000.json", "00001.npy", "00001.json"}
+    named = {Path(answer["codes"]).stem for answer in answers(manifest) if "codes" in answer}
+    assert {stem[:6] for stem in named} == {"00000-", "00001-"}
+    left = {path.name for path in (manifest.parent / "codes" / "talks").iterdir()}
+    assert left == {f"{stem}.{kind}" for stem in named for kind in ("npy", "json")}
+
+
+def test_until_all_is_made_the_manifest_names_what_it_named(manifest: Path, codec_folder: Path) -> None:
+    encode_manifest(manifest, codec_folder, answers_per_shard=2)
+    before = [read_codes(a, codebook_size=32).tolist() for a in answers(manifest) if "codes" in a]
+
+    def run(shard: Shard, folder: Path) -> None:
+        encode_shard(shard, folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_manifest(manifest, codec_folder, answers_per_shard=1, run=run)
+    assert [read_codes(a, codebook_size=32).tolist() for a in answers(manifest) if "codes" in a] == before
 
 
 def test_answers_that_came_with_codes_keep_them(manifest: Path, codec_folder: Path) -> None:
@@ -109,15 +124,16 @@ def test_answers_that_came_with_codes_keep_them(manifest: Path, codec_folder: Pa
 
 def test_a_shard_that_was_cut_short_is_made_again(manifest: Path, codec_folder: Path) -> None:
     encode_manifest(manifest, codec_folder, answers_per_shard=2)
-    (manifest.parent / "codes" / "talks" / "00001.json").write_text('{"mark": ')
-    (manifest.parent / "codes" / "talks" / "00002.npy").unlink()
+    folder = manifest.parent / "codes" / "talks"
+    next(folder.glob("00001-*.json")).write_text('[{"first_fra')
+    next(folder.glob("00002-*.npy")).unlink()
     assert encode_manifest(manifest, codec_folder, answers_per_shard=2).num_made == 2
 
 
 def dies_once(shard: Shard, folder: Path) -> None:
     """Kills its process the first time that the second shard is to be made."""
     note = shard.path.parent / "died"
-    if shard.path.stem == "00001" and not note.exists():
+    if shard.path.stem.startswith("00001") and not note.exists():
         note.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     encode_shard(shard, folder)
@@ -152,6 +168,11 @@ def test_manifests_that_cant_be_encoded_are_left_alone(manifest: Path, codec_fol
     with pytest.raises(DataError, match=r"records that can't be used \(1 no id\)"):
         encode_manifest(manifest, codec_folder)
     assert manifest.read_text() == before
+    record = json.loads(before.splitlines()[0])
+    del record["messages"][1]["duration"]
+    write_manifest(manifest, [record], kind="dialogue")
+    with pytest.raises(DataError, match="record '0' has an answer whose audio has no duration"):
+        encode_manifest(manifest, codec_folder)
     record = {"id": "x", "messages": [{"role": r, "text": "x"} for r in ("user", "assistant")]}
     write_manifest(manifest, [record], kind="dialogue")
     with pytest.raises(DataError, match="no answer has a recording"):

@@ -73,6 +73,12 @@ def resample(samples: Float[Tensor, "S"], *, source_rate: int, target_rate: int)
     return torch.from_numpy(soxr.resample(data, source_rate, target_rate)).to(samples.device)
 
 
+def to_mono(channels: Float[Tensor, "S C"]) -> Float[Tensor, "S"]:
+    """The mean of the channels, or the first one where the two cancel each other."""
+    mono = channels.mean(dim=1)
+    return channels[:, 0] if len(mono) and _is_silent(mono) else mono
+
+
 def check_waveform(samples: Float[Tensor, "S"], *, name: str, sample_rate: int = 16_000) -> None:
     """Raise AudioError when samples hold nothing to answer: none, NaN, silence, too short or too long."""
     shortest, longest = DURATIONS_SECONDS
@@ -98,7 +104,7 @@ def _read(source: Path | io.BytesIO, *, name: str, sample_rate: int) -> Float[Te
             rate = file.samplerate
     except (soundfile.SoundFileError, TypeError, OSError) as error:
         raise AudioError(f"{name}: not audio that can be read ({_reason(error)}).") from error
-    samples = _to_mono(torch.from_numpy(np.ascontiguousarray(data)))
+    samples = to_mono(torch.from_numpy(np.ascontiguousarray(data)))
     check_waveform(samples, name=name, sample_rate=rate)
     return resample(samples, source_rate=rate, target_rate=sample_rate)
 
@@ -114,12 +120,6 @@ def _check_header(file: soundfile.SoundFile, name: str) -> None:
     if file.frames / file.samplerate > DURATIONS_SECONDS[1]:
         seconds, longest = file.frames / file.samplerate, DURATIONS_SECONDS[1]
         raise AudioError(f"{name}: too long, {seconds:.0f} s; at most {longest:g} s are taken, split it.")
-
-
-def _to_mono(channels: Float[Tensor, "S C"]) -> Float[Tensor, "S"]:
-    """The mean of the channels, or the first one where the two cancel each other."""
-    mono = channels.mean(dim=1)
-    return channels[:, 0] if len(mono) and _is_silent(mono) else mono
 
 
 def _is_silent(samples: Float[Tensor, "S"]) -> bool:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import soundfile
-import soxr
+import torch
 
+from deeptalk.audio.waveform import resample, to_mono
 from deeptalk.errors import DataError
 
 Samples = npt.NDArray[np.int16]
@@ -60,7 +61,7 @@ class AudioFile:
         self.path, self.sample_rate = path, sample_rate
 
     def read(self, offset: float, duration: float) -> npt.NDArray[np.float32]:
-        """One clip as float32; `DataError` where the file can't be read or ends before the clip begins."""
+        """One clip as float32; `DataError` where the file can't be read, or has nothing there to be heard."""
         try:
             with soundfile.SoundFile(self.path) as file:
                 rate, start = file.samplerate, round(offset * file.samplerate)
@@ -70,7 +71,10 @@ class AudioFile:
                 found = file.read(round(duration * rate), dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, OSError) as error:
             raise DataError("unreadable audio") from error
-        return soxr.resample(found.mean(axis=1), rate, self.sample_rate).astype(np.float32)
+        if not len(found) or not np.isfinite(found).all():
+            raise DataError("speech empty or not finite")
+        samples = to_mono(torch.from_numpy(found))
+        return resample(samples, source_rate=rate, target_rate=self.sample_rate).numpy()
 
 
 def open_clips(path: Path, *, sample_rate: int) -> AudioPack | AudioFile:

@@ -37,31 +37,26 @@ class SpokenAnswer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
-    """Answers that are encoded together, into ``path`` with an index (JSON) beside it."""
+    """Answers that are encoded together, into ``path`` with an index (JSON) beside it.
+
+    What it is made of, codec and clips, is in its name: the codes that a manifest names are never replaced.
+    """
 
     path: Path
     answers: tuple[SpokenAnswer, ...]
-    codec_mark: str
 
     @property
     def index(self) -> Path:
         """The file that stands there once the shard is whole."""
         return self.path.with_suffix(".json")
 
-    @property
-    def mark(self) -> str:
-        """What the shard is made of: codec and clips."""
-        clips = [(answer.audio, answer.offset, answer.duration) for answer in self.answers]
-        return sha256(json.dumps([self.codec_mark, clips]).encode()).hexdigest()
-
     def found(self) -> list[dict[str, Any]] | None:
         """Where each answer's codes stand, or why there are none; None while the shard isn't whole."""
         try:
-            index = json.loads(self.index.read_text(encoding="utf-8"))
+            found = json.loads(self.index.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        is_whole = index.get("mark") == self.mark and self.path.is_file()
-        return index["answers"] if is_whole else None
+        return found if self.path.is_file() else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,13 +83,13 @@ def encode_manifest(
     """Give every recorded answer of a dialogue manifest its codes, in ``codes/NAME/`` beside it.
 
     Interrupted, it goes on shard by shard; a shard whose worker was lost is made again. Another codec, or
-    other recordings, make their shards anew. At the end the manifest is replaced by one whose answers name
-    their codes; answers that can't be read have none and are counted, those that came with codes keep
-    them. ``run`` replaces the encoding itself,
-    for tests.
+    other clips, make their shards anew. At the end the manifest is replaced by one whose answers name their
+    codes; answers that can't be read have none and are counted, those that came with codes keep them.
+    ``run`` replaces the encoding itself, for tests.
 
     Raises:
-        DataError: a record can't be used, no answer has a recording, or no worker comes to an end.
+        DataError: a record can't be used, a recording has no duration, no answer has a recording, or no
+            worker comes to an end.
         CheckpointError: the codec can't be opened.
     """
     path = path.resolve()  # so that its paths hold when it is read again
@@ -103,18 +98,14 @@ def encode_manifest(
         faults = ", ".join(f"{count:,} {reason}" for reason, count in content.rejects.items())
         raise DataError(f"{path} has records that can't be used ({faults}); mend it, or prepare it first.")
     records = [dict(record) for record in content.records]
-    answers = tuple(_answers(records))
+    answers = tuple(_answers(path, records))
     if not answers:
         raise DataError(f"{path}: no answer has a recording (audio) and no codes of its own to be encoded.")
     codec_mark = _digest(codec_folder, load_codec(codec_folder))
     folder = path.parent / "codes" / path.stem
     shards = [
-        Shard(
-            path=folder / f"{start // answers_per_shard:05d}.npy",
-            answers=answers[start : start + answers_per_shard],
-            codec_mark=codec_mark,
-        )
-        for start in range(0, len(answers), answers_per_shard)
+        _shard(folder, number, answers[start : start + answers_per_shard], codec_mark=codec_mark)
+        for number, start in enumerate(range(0, len(answers), answers_per_shard))
     ]
     missing = [shard for shard in shards if shard.found() is None]
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +153,13 @@ def encode_shard(shard: Shard, codec_folder: Path) -> None:
         codes.append(found)
         first += len(found)
     save_array(shard.path, np.concatenate(codes))
-    write_text(shard.index, json.dumps({"mark": shard.mark, "answers": index}))
+    write_text(shard.index, json.dumps(index))
+
+
+def _shard(folder: Path, number: int, answers: tuple[SpokenAnswer, ...], *, codec_mark: str) -> Shard:
+    clips = [(answer.audio, answer.offset, answer.duration) for answer in answers]
+    mark = sha256(json.dumps([codec_mark, clips]).encode()).hexdigest()[:16]
+    return Shard(path=folder / f"{number:05d}-{mark}.npy", answers=answers)
 
 
 def _make_all(
@@ -192,6 +189,8 @@ def _make_all(
                         progress(len(shards) - before + sum(job.done() for job in jobs), len(shards))
             except BrokenProcessPool:
                 pass  # a worker was killed; every shard that isn't whole is made in the next round
+            finally:
+                pool.shutdown(cancel_futures=True)  # a mistake is told before the rest is made
         left = [shard for shard in left if shard.found() is None]
         if len(left) == before:
             raise DataError(
@@ -200,7 +199,7 @@ def _make_all(
 
 
 def _clear(folder: Path, shards: Sequence[Shard]) -> None:
-    """Remove what lost workers had begun, and shards of another division."""
+    """Remove what lost workers had begun, and shards that the manifest no longer names."""
     kept = {path for shard in shards for path in (shard.path, shard.index)}
     for path in folder.iterdir():
         if path not in kept and path.name.lstrip(".")[:5].isdigit():
@@ -214,11 +213,16 @@ def _processes() -> ForkServerContext:
     return context
 
 
-def _answers(records: Sequence[Mapping[str, Any]]) -> Iterator[SpokenAnswer]:
+def _answers(path: Path, records: Sequence[Mapping[str, Any]]) -> Iterator[SpokenAnswer]:
     for number, record in enumerate(records):
         for place, message in enumerate(record["messages"]):
-            is_recorded = message["role"] == "assistant" and "audio" in message and "duration" in message
+            is_recorded = message["role"] == "assistant" and "audio" in message
             if is_recorded and ("codes" not in message or "first_frame" in message):
+                if message.get("duration") is None:
+                    raise DataError(
+                        f"{path}: record {record['id']!r} has an answer whose audio has no duration; "
+                        "`deeptalk prepare folder` measures recordings."
+                    )
                 yield SpokenAnswer(
                     record=number,
                     message=place,
