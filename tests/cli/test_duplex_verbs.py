@@ -95,6 +95,9 @@ def test_voice_is_found_where_it_is(tmp_path) -> None:
     assert found[-1][1] == pytest.approx(1.5, abs=0.03)
     soundfile.write(tmp_path / "b.wav", np.zeros(16_000), 16_000)
     assert speech_intervals(tmp_path / "b.wav") == []
+    (tmp_path / "c.wav").write_text("no sound")
+    with pytest.raises(AudioError, match=r"c\.wav: not audio that can be read"):
+        speech_intervals(tmp_path / "c.wav")
 
 
 def run(*arguments: object, code: int = 0):
@@ -111,6 +114,7 @@ def bench(tmp_path: Path) -> Path:
         soundfile.write(folder / "input.wav", recording((0.3, 1.0), seconds=2.5).numpy(), 16_000)
         (folder / "turn_taking.json").write_text('[{"text": "x", "timestamp": [1.0, 2.5]}]')
         (folder / "output.json").write_text("of another model")
+        (folder / "latency_intervals.json").write_text("of another model")
     soundfile.write(
         tmp_path / "bench" / "1" / "clean_input.wav", recording(seconds=2.0).numpy() + 1e-3, 16_000
     )
@@ -134,11 +138,11 @@ def test_there_and_back(bench, model_folder, tmp_path):
     for name in ("1", "2"):
         info = soundfile.info(out / name / "output.wav")
         assert abs(info.duration - 2.5) <= 0.02
-        assert json.loads((out / name / "output.json").read_text())["chunks"] is not None
+        assert set(json.loads((out / name / "output.json").read_text())) == {"text", "chunks"}
     before = (out / "2" / "output.wav").stat().st_mtime_ns
     again = run(*given, "--allow-missing")
     assert (out / "2" / "output.wav").stat().st_mtime_ns == before
-    assert "1: " in again.stderr
+    assert "1: clean_input.wav: the recording is silent." in again.stderr
     assert str(bench) not in again.stderr
     score = ("score-duplex", out, "--task", "turn_taking", "--timing")
     values = json.loads(run(*score, "--json").stdout)
@@ -147,15 +151,20 @@ def test_there_and_back(bench, model_folder, tmp_path):
     assert set(written) == {"latency_stop_list", "latency_resp_list"}
     assert values["stop_latency"]["total"] == 2
     (out / "1" / "output.json").unlink()
+    (out / "1" / "output.wav").unlink()
     lost = run(*score, code=1)
+    assert json.loads(run(*score, "--json", code=1).stdout)["response_latency"]["total"] == 2
     assert "1 of 2 samples have no reply" in lost.stderr
     assert "not full duplex; take-over should be high" in lost.stdout
+    soundfile.write(bench / "2" / "input.wav", recording((0.4, 1.1), seconds=2.5).numpy(), 16_000)
+    assert "holds a run of another model or of other settings" in run(*given, code=2).stderr
 
 
 def test_mistakes_are_one_line_and_nothing_is_written(bench, model_folder, tmp_path):
     for arguments, complaint in (
         (("converse", tmp_path, "--out", tmp_path / "out"), "no folders with an input.wav"),
         (("converse", bench, "--out", tmp_path / "out", "--model", model_folder, "--voice", "bob"), "bob"),
+        (("converse", bench, "--out", bench), "the bench's own folder is only read"),
         (("score-duplex", bench, "--task", "chat"), "no task is called 'chat'"),
         (("score-duplex", bench, "--task", "interruption"), "interrupt.json: it does not tell"),
     ):

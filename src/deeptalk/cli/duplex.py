@@ -27,6 +27,7 @@ def converse(
     """
     import shutil
     import sys
+    from hashlib import sha256
 
     from deeptalk.audio import load_waveform, save_waveform
     from deeptalk.cli.evaluation import about_model, check_place
@@ -34,21 +35,27 @@ def converse(
     from deeptalk.cli.opening import longest_clip_seconds, open_model
     from deeptalk.cli.output import console, print_json
     from deeptalk.cli.progress import bars
-    from deeptalk.errors import AudioError
-    from deeptalk.evaluation.benchmarks.duplex import OUTPUT, sample_folders, write_words
+    from deeptalk.errors import AudioError, ConfigError
+    from deeptalk.evaluation.benchmarks.duplex import OUTPUT, TIMING, sample_folders, write_words
     from deeptalk.evaluation.benchmarks.generation import SETTINGS, claim_folder
+    from deeptalk.files import digest_of
     from deeptalk.model.weights import model_folder
     from deeptalk.serving.detector import TurnDetector
     from deeptalk.serving.settings import TurnDetection
     from deeptalk.training.interruption import Interruption
 
     sources = sample_folders(folder)
+    if out.resolve() == folder.resolve():
+        raise ConfigError(f"{out}: the bench's own folder is only read; name another one with --out.")
     check_place(out / SETTINGS)
     loaded = open_model(model)
     opened = loaded.conversation(voice=voice)
     about = about_model(loaded, model_folder(model)) | {"voice": voice or loaded.voices[0], "words": "even"}
-    claim_folder(out / SETTINGS, about | {"silence_ms": TurnDetection().silence_duration_ms})
-    failed: list[str] = []
+    inputs = sha256("".join(f"{path.name} {digest_of(path / 'input.wav')} " for path in sources).encode())
+    about |= {"silence_ms": TurnDetection().silence_duration_ms, "samples": inputs.hexdigest()[:16]}
+    claim_folder(out / SETTINGS, about)
+    longest = longest_clip_seconds(loaded.model)
+    failed: dict[str, str] = {}
     with bars() as show, Interruption() as interruption:
         for number, source in enumerate(sources):
             show("samples", number, len(sources), source.name)
@@ -62,14 +69,14 @@ def converse(
                     continue
                 target.mkdir(parents=True, exist_ok=True)
                 for path in source.iterdir():
-                    if path.is_file() and not path.name.removeprefix("clean_").startswith("output."):
+                    name = path.name.removeprefix("clean_")
+                    if path.is_file() and not name.startswith("output.") and name != TIMING:
                         shutil.copyfile(path, target / path.name)
                 try:
                     samples = load_waveform(sound)
                 except AudioError as error:
-                    failed.append(f"{source.name}: {str(error).removeprefix(str(sound)).lstrip(': ')}")
+                    failed[source.name] = str(error).replace(str(sound), sound.name)
                     continue
-                longest = longest_clip_seconds(loaded.model)
                 said = take_turns(
                     samples,
                     loaded.conversation(voice=voice),
@@ -85,8 +92,8 @@ def converse(
         )
     else:
         console().print(f"{out}: samples {len(sources)}  missing {len(failed)}")
-    for complaint in failed:
-        print(complaint, file=sys.stderr)
+    for name, complaint in failed.items():
+        print(f"{name}: {complaint}", file=sys.stderr)
     if failed and not allow_missing:
         raise typer.Exit(1)
 
@@ -107,7 +114,6 @@ def score_duplex(
     A sample without a reply counts as a failure.
     """
     import sys
-    from dataclasses import asdict
 
     from deeptalk.cli.evaluation import write_json
     from deeptalk.cli.half_duplex import speech_intervals
@@ -127,13 +133,13 @@ def score_duplex(
     if has_timing:
         timings = []
         for path in sample_folders(folder):
-            if (path / "output.wav").is_file():
-                user, model = (speech_intervals(path / f"{side}.wav") for side in ("input", "output"))
-                timings.append(timing(user, model))
-                write_json(path / TIMING, timings[-1])
+            reply = path / "output.wav"
+            said = speech_intervals(reply) if reply.is_file() else []
+            timings.append(timing(speech_intervals(path / "input.wav"), said))
+            write_json(path / TIMING, timings[-1])
         for score in timing_scores(timings, seed=seed):
             scores.append(score)
-            values[score.name] = {key: value for key, value in asdict(score).items() if key != "name"}
+            values[score.name] = score.to_dict()
         values["detector"] = "energy"
     if json:
         print_json(values)

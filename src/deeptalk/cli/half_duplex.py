@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from deeptalk.audio import load_waveform
 from deeptalk.decoding import Conversation
 from deeptalk.errors import AudioError
 from deeptalk.evaluation.benchmarks.duplex import Interval, Word, spread_words
+from deeptalk.evaluation.benchmarks.generation import read_sound
 from deeptalk.serving.detector import FRAME, LoudVoice, TurnDetector
 from deeptalk.serving.settings import TurnDetection
 from deeptalk.shapes import Float, Tensor
@@ -96,12 +96,8 @@ def words_of(said: Sequence[Uttered]) -> list[Word]:
 
 
 def speech_intervals(path: Path) -> list[Interval]:
-    """Where a recording has voice, in seconds, by energy and spectrum; none where nothing can be heard."""
-    try:
-        samples = load_waveform(path, sample_rate=RATE).numpy()
-    except AudioError:
-        return []
-    voice = LoudVoice(TurnDetection().threshold)
+    """Where a recording has voice, in seconds, by energy and spectrum; AudioError where it can't be read."""
+    samples, voice = read_sound(path).numpy(), LoudVoice(TurnDetection().threshold)
     return [
         (at / RATE, (at + FRAME) / RATE)
         for at in range(0, len(samples) - FRAME + 1, FRAME)

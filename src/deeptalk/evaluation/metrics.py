@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from deeptalk.evaluation.normalize import plain, plain_words
 from deeptalk.training.edit_distance import edit_distance
@@ -10,7 +11,7 @@ from deeptalk.training.edit_distance import edit_distance
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """One figure: ``value`` in ``unit``, made of ``num_right`` (or errors) of ``num_examples`` (or words)."""
+    """One figure: ``value`` in ``unit``, ``count`` (right answers, errors) of ``total`` (items, words)."""
 
     name: str
     value: float
@@ -19,6 +20,10 @@ class Score:
     total: int
     low: float
     high: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without the name."""
+        return {key: value for key, value in asdict(self).items() if key != "name"}
 
 
 def exact_score(name: str, predictions: Sequence[str], references: Sequence[str]) -> Score:

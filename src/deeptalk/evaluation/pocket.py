@@ -4,7 +4,7 @@ import json
 import random
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,7 @@ class PocketReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without the single verdicts."""
         return {
-            "scores": {
-                score.name: {k: v for k, v in asdict(score).items() if k != "name"} for score in self.scores
-            },
+            "scores": {score.name: score.to_dict() for score in self.scores},
             "num_runaway": self.num_runaway,
             "not_run": list(self.not_run),
         }

@@ -135,7 +135,8 @@ def test_timing_by_hand() -> None:
     }
     stop, response = timing_scores([found, {"latency_stop_list": [[0.0, 1.0]], "latency_resp_list": []}])
     assert (stop.name, stop.value, stop.count, stop.total) == ("stop_latency", 0.75, 2, 2)
-    assert (response.value, response.count) == (1.25, 2)
+    assert (response.value, response.count, response.total) == (1.25, 1, 2)  # both are of one sample
+    assert response.low == response.high == 1.25
     assert timing([(0.0, 1.0), (2.0, 3.0)], [(3.5, 4.0)])["latency_resp_list"] == [[3.0, 3.5]]
     assert timing([], [(0.0, 1.0)]) == {"latency_stop_list": [], "latency_resp_list": []}
 

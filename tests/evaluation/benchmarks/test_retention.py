@@ -52,4 +52,14 @@ def test_the_drop_of_all_tasks_is_the_papers_form() -> None:
 @pytest.mark.parametrize("backbone", [{}, {"a": [1.0]}, {"a": [1.0, 0.0], "b": [1.0]}])
 def test_other_tasks_or_items_are_refused(backbone: dict[str, list[float]]) -> None:
     with pytest.raises(DataError, match="different tasks or items"):
-        retained({"a": [1.0, 0.0]} if backbone else {}, backbone)
+        retained({"a": [1.0, 0.0]}, backbone)
+
+
+def test_scores_that_are_no_shares_are_left_out() -> None:
+    model = {"a/acc": [1.0, 0.0], "a/bleu": [0.0, 0.0], "a/diff": [-1.0, 1.0]}
+    backbone = {"a/acc": [1.0, 1.0], "a/bleu": [35.0, 0.5], "a/diff": [0.0, 1.0]}
+    assert [one.task for one in retained(model, backbone)] == ["a/acc"]
+    with pytest.raises(DataError, match="no task gives its items scores from 0 to 1, of: a/bleu"):
+        retained({"a/bleu": [0.0]}, {"a/bleu": [35.0]})
+    with pytest.raises(DataError, match="of: none"):
+        retained({}, {})

@@ -7,14 +7,13 @@ from the same start), ``output.json`` (its words with their times), and what tel
 
 import json
 import math
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deeptalk.errors import ConfigError, DataError
-from deeptalk.evaluation.benchmarks.intervals import bootstrap_interval
+from deeptalk.evaluation.benchmarks.intervals import Ratios, bootstrap_interval
 from deeptalk.evaluation.metrics import Score, share_score
 from deeptalk.files import write_text
 
@@ -83,17 +82,12 @@ class DuplexReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        scores = {name: getattr(self, name) for name in ("take_over", "latency")}
-        plain = {
-            name: score and {key: value for key, value in asdict(score).items() if key != "name"}
-            for name, score in scores.items()
-        }
-        goal = "high" if TASKS[self.task].should_take else "low"
         return {
             "task": self.task,
             "is_full_duplex": False,
-            "goal": goal,
-            **plain,
+            "goal": "high" if TASKS[self.task].should_take else "low",
+            "take_over": self.take_over.to_dict(),
+            "latency": self.latency and self.latency.to_dict(),
             "num_missing": self.num_missing,
         }
 
@@ -145,7 +139,7 @@ def score_samples(samples: Sequence[DuplexSample], task: str, *, seed: int = 0) 
     should_take = TASKS[task].should_take
     taken = [takes_turn(s.words) if s.words is not None else not should_take for s in samples]
     delays = [
-        max(0.0, sample.words[0].start - sample.user_end)
+        (max(0.0, sample.words[0].start - sample.user_end), 1.0)
         for sample, is_taken in zip(samples, taken, strict=True)
         if is_taken and sample.words and sample.user_end is not None
     ]
@@ -192,19 +186,25 @@ def timing(user: Sequence[Interval], model: Sequence[Interval]) -> dict[str, lis
 def timing_scores(
     timings: Sequence[Mapping[str, Sequence[Sequence[float]]]], *, seed: int = 0
 ) -> list[Score]:
-    """The mean length of all stops and of all responses, in seconds."""
+    """The mean length of all stops and of all responses, in seconds; counted are the samples with any."""
     return [
-        _seconds(name, [end - start for one in timings for start, end in one[key]], len(timings), seed=seed)
+        _seconds(
+            name,
+            [(sum(end - start for start, end in one[key]), len(one[key])) for one in timings if one[key]],
+            len(timings),
+            seed=seed,
+        )
         for name, key in (("stop_latency", "latency_stop_list"), ("response_latency", "latency_resp_list"))
     ]
 
 
-def _seconds(name: str, values: Sequence[float], total: int, *, seed: int) -> Score:
-    if not values:
+def _seconds(name: str, samples: Ratios, total: int, *, seed: int) -> Score:
+    """The mean of some times; of every sample that has any their sum and their number."""
+    if not samples:
         return Score(name=name, value=math.nan, unit="s", count=0, total=total, low=math.nan, high=math.nan)
-    low, high = bootstrap_interval([(value, 1.0) for value in values], seed=seed)
-    mean = statistics.fmean(values)
-    return Score(name=name, value=mean, unit="s", count=len(values), total=total, low=low, high=high)
+    low, high = bootstrap_interval(samples, seed=seed)
+    mean = sum(above for above, _ in samples) / sum(below for _, below in samples)
+    return Score(name=name, value=mean, unit="s", count=len(samples), total=total, low=low, high=high)
 
 
 def _words(path: Path) -> tuple[Word, ...] | None:

@@ -173,7 +173,7 @@ def _transcribe(
         progress("transcripts", len(spoken) - len(waiting) + number * BATCH_SIZE, len(spoken))
         if should_stop():
             return False
-        sounds = [_sound(spoken[name]) for name, _ in batch]
+        sounds = [read_sound(spoken[name]) for name, _ in batch]
         heard = recogniser.transcribe(sounds, sample_rate=SAMPLE_RATE)
         for (name, key), text in zip(batch, heard, strict=True):
             found[name] = replace(found[name], transcript=text)
@@ -219,6 +219,15 @@ def claim_folder(path: Path, settings: Mapping[str, Any]) -> None:
     raise DataError(f"{path.parent} holds a run of another model or of other settings; name a new folder.")
 
 
+def read_sound(path: Path) -> Float[Tensor, "S"]:
+    """A recording at 16 kHz; silence is a sound too. AudioError where it can't be read."""
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise AudioError(f"{path}: not audio that can be read ({error}).") from error
+    return resample(torch.from_numpy(samples.mean(axis=1)), source_rate=rate, target_rate=SAMPLE_RATE)
+
+
 def _content(ask: Ask) -> str | None:
     return ask.text if ask.audio is None else digest_of(ask.audio)
 
@@ -230,12 +239,6 @@ def _sound_digest(folder: Path, audio: str | None) -> str | None:
 
 def _digest(*parts: str | None) -> str:
     return sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-def _sound(path: Path) -> Float[Tensor, "S"]:
-    """A spoken answer at 16 kHz; silence is a sound too, in which nothing is heard."""
-    samples, rate = soundfile.read(path, dtype="float32")
-    return resample(torch.from_numpy(samples), source_rate=rate, target_rate=SAMPLE_RATE)
 
 
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:

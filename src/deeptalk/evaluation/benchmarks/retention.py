@@ -1,7 +1,7 @@
 """What speech has cost of the text: a model and its untouched backbone on the same items, task by task."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from deeptalk.errors import DataError
@@ -27,33 +27,36 @@ class Retained:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        scores = {name: asdict(getattr(self, name)) for name in ("model", "backbone")}
-        for score in scores.values():
-            del score["name"]
-        change = {
+        return {
+            "task": self.task,
+            "model": self.model.to_dict(),
+            "backbone": self.backbone.to_dict(),
             "difference": self.difference.value,
             "low": self.difference.low,
             "high": self.difference.high,
+            "is_clear": self.difference.is_clear,
         }
-        return {"task": self.task, **scores, **change, "is_clear": self.difference.is_clear}
 
 
 def retained(model: TaskScores, backbone: TaskScores, *, seed: int = 0) -> tuple[Retained, ...]:
-    """Every task of both.
+    """Every task of both whose items have scores from 0 to 1; others are no shares, and left out.
 
     Raises:
-        DataError: they were run on different tasks or items.
+        DataError: they were run on different tasks or items, or no task is of that kind.
     """
     sizes = [{task: len(scores) for task, scores in side.items()} for side in (model, backbone)]
-    if sizes[0] != sizes[1] or not model:
+    if sizes[0] != sizes[1]:
         raise DataError(
             f"model and backbone were run on different tasks or items, {sizes[0]} and {sizes[1]}."
         )
-    return tuple(_retained(task, model[task], backbone[task], seed) for task in model)
+    shares = [task for task in model if all(0 <= s <= 1 for s in (*model[task], *backbone[task]))]
+    if not shares:
+        raise DataError(f"no task gives its items scores from 0 to 1, of: {', '.join(model) or 'none'}.")
+    return tuple(_retained(task, model[task], backbone[task], seed) for task in shares)
 
 
 def mean_drop(tasks: Sequence[Retained]) -> Drop | None:
-    """The drop over all tasks, as the paper gives it; None where the backbone has nothing right in one."""
+    """The drop over all tasks and metrics alike, in the paper's form; None where a backbone's score is 0."""
     if not all(task.backbone.value for task in tasks):
         return None
     left, right = ({task.task: getattr(task, side).value for task in tasks} for side in ("model", "backbone"))
