@@ -1,6 +1,7 @@
 """The client of Realtime servers, what users hear of answers, and the verbs that tell it."""
 
 import asyncio
+import base64
 import json
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,12 +13,15 @@ import torch
 from running import serve
 from typer.testing import CliRunner
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedOK
 
 from deeptalk.cli import app
+from deeptalk.cli.client import _playing
 from deeptalk.cli.idle import busy_cores
 from deeptalk.cli.served import served
 from deeptalk.decoding import LoadedModel
-from deeptalk.errors import ConfigError, ProtocolError
+from deeptalk.errors import AudioError, ConfigError, ProtocolError
+from deeptalk.serving import events
 from deeptalk.serving.calling import RATE, Arrival, Call, Received, call, play
 from deeptalk.serving.load import Load, figures_of, is_in_real_time, means_between, put_load
 from deeptalk.serving.server import Server
@@ -101,6 +105,57 @@ def test_turns_in_every_way_are_answered(loaded: LoadedModel):
 def hum(seconds: float) -> torch.Tensor:
     time = torch.arange(int(seconds * RATE)) / RATE
     return 0.1 * sum((torch.sin(2 * torch.pi * 180 * n * time) / n for n in range(1, 8)), torch.zeros(1))
+
+
+class Scripted:
+    """A server that has said all it will say, and takes so many events before it is gone."""
+
+    def __init__(self, *told: object, num_taken: int = 1_000) -> None:
+        self._told = [each if isinstance(each, str) else json.dumps(each) for each in told]
+        self._num_taken = num_taken
+
+    async def send(self, text: str) -> None:
+        self._num_taken -= 1
+        if self._num_taken < 0:
+            raise ConnectionClosedOK(None, None)
+        await asyncio.sleep(0)
+
+    async def recv(self) -> str:
+        await asyncio.sleep(0)
+        return self._told.pop(0)
+
+
+def say(server: Scripted) -> Received:
+    async def main() -> Received:
+        calling = Call(server, turns="server_vad", now=lambda: 0.0)  # pyright: ignore[reportArgumentType]
+        return await asyncio.wait_for(calling.say(QUESTION, is_paced=False), 60)
+
+    return asyncio.run(main())
+
+
+def piece(sound: bytes) -> dict[str, str]:
+    return {"type": events.AUDIO_DELTA, "delta": base64.b64encode(sound).decode()}
+
+
+def ended(status: str, **details: str) -> dict[str, Any]:
+    return {"type": events.RESPONSE_DONE, "response": {"status": status, "status_details": details or None}}
+
+
+def test_a_turn_with_a_pause_is_answered_once():
+    """What the server began to answer in the pause, it has broken off."""
+    cut = ended("cancelled", type="cancelled", reason="turn_detected")
+    answer = say(Scripted(piece(b"aa"), cut, piece(b"bbbb"), ended("completed")))
+    assert (answer.sound, answer.status, len(answer.arrivals)) == (b"bbbb", "completed", 1)
+
+
+def test_a_server_that_answers_and_leaves_is_not_waited_for():
+    assert say(Scripted(piece(b"aa"), ended("completed"), num_taken=2)).sound == b"aa"
+
+
+@pytest.mark.parametrize("said", ["hello", ["hello"]])
+def test_what_is_no_event_is_told(said: object):
+    with pytest.raises(ProtocolError, match="is no event"):
+        say(Scripted(said))
 
 
 def test_a_turn_is_spoken_at_its_own_pace(loaded: LoadedModel):
@@ -234,6 +289,16 @@ def test_the_client_verb_takes_a_microphone_and_plays(
         assert len(torch.cat(played)) == pytest.approx(RATE * whole, abs=RATE / 500)
 
     serve(loaded, script)
+
+
+def test_a_loudspeaker_that_fails_is_told(monkeypatch: pytest.MonkeyPatch):
+    class Loudspeaker:
+        def play(self, samples: torch.Tensor, *, sample_rate: int) -> None:
+            raise AudioError("loudspeaker: gone")
+
+    monkeypatch.setattr("deeptalk.cli.sound.open_speaker", lambda: nullcontext(Loudspeaker()))
+    with pytest.raises(AudioError, match="gone"), _playing(True) as hand_over:
+        hand_over(bytes(2))
 
 
 def test_slips_of_the_client_verb_are_one_line(tmp_path: Path):

@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import logging
+import pickle
 import sys
 from dataclasses import replace
 from typing import Any
@@ -257,6 +258,8 @@ def test_serving_unpickles_nothing(loaded: LoadedModel):
             while json.loads(await socket.recv())["type"] != events.RESPONSE_DONE:
                 pass
 
+    pickle.loads(pickle.dumps(Security))
+    assert UNPICKLED  # it would be noticed
     UNPICKLED.clear()
     serve(loaded, script)
     assert UNPICKLED == []

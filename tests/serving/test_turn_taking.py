@@ -314,6 +314,26 @@ def test_a_silence_that_can_not_be_waited_for(thread: ModelThread, given: object
     asyncio.run(main())
 
 
+def test_minutes_of_sound_at_once_hold_up_nobody(still: ModelThread):
+    """While turns are looked for in them, others have their turn in every second."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        async with Client(still) as client:
+            beside = asyncio.create_task(others())
+            await speak(client, hush(12.0, rate=24_000))
+            beside.cancel()
+
+    asyncio.run(main())
+    assert turns >= 12
+
+
 def test_answers_may_be_left_to_the_client(thread: ModelThread):
     async def main() -> None:
         async with Client(thread, now=lambda: 0.0) as client:

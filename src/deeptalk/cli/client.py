@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,9 +177,13 @@ def _playing(wanted: bool) -> Iterator[Callable[[bytes], None]]:
     from deeptalk.serving.audio_formats import decode_pcm
     from deeptalk.serving.calling import RATE
 
-    with open_speaker() as speaker, ThreadPoolExecutor(max_workers=1) as beside:
+    with open_speaker() as speaker:
+        pieces: list[Future[None]] = []
+        with ThreadPoolExecutor(max_workers=1) as beside:
 
-        def hand_over(data: bytes) -> None:
-            beside.submit(speaker.play, decode_pcm(data), sample_rate=RATE)
+            def hand_over(data: bytes) -> None:
+                pieces.append(beside.submit(speaker.play, decode_pcm(data), sample_rate=RATE))
 
-        yield hand_over
+            yield hand_over
+        for piece in pieces:
+            piece.result()  # what kept the loudspeaker from playing is told

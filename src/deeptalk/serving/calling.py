@@ -135,9 +135,11 @@ class Call:
     async def _speak(self, sound: bytes, asked: asyncio.Future[float], *, is_paced: bool) -> None:
         """Send a turn, and note when its last sample was sent."""
         began = self._now()
-        for number, piece in enumerate(_pieces(sound), start=1):
-            await self._append(piece, at=began + PIECE_SECONDS * number if is_paced else None)
-        asked.set_result(asked_at := self._now())
+        try:
+            for number, piece in enumerate(_pieces(sound), start=1):
+                await self._append(piece, at=began + PIECE_SECONDS * number if is_paced else None)
+        finally:
+            asked.set_result(asked_at := self._now())
         if self._turns == "manual":
             await self._send("input_audio_buffer.commit")
             await self._send("response.create")
@@ -153,6 +155,7 @@ class Call:
         await self._send("input_audio_buffer.append", audio=base64.b64encode(piece).decode("ascii"))
 
     async def _receive(self, asked: asyncio.Future[float]) -> Received:
+        """The answer to a turn; one that the rest of the same turn has interrupted is none."""
         text, sound, arrivals = "", bytearray(), list[Arrival]()
         while True:
             event = await self._next()
@@ -166,6 +169,9 @@ class Call:
                     self._on_sound(data)
                 case events.RESPONSE_DONE:
                     response = event["response"]
+                    if (response.get("status_details") or {}).get("reason") == "turn_detected":
+                        text, sound, arrivals = "", bytearray(), []
+                        continue
                     return Received(
                         text=text.strip(),
                         sound=bytes(sound),
@@ -182,6 +188,10 @@ class Call:
             event = json.loads(await self._socket.recv())
         except ConnectionClosed as closed:
             raise _gone(closed) from closed
+        except ValueError:
+            event = None
+        if not isinstance(event, dict):
+            raise ProtocolError("What the server sends is no event: is this a Realtime address?")
         if event.get("type") == events.ERROR:
             told = event.get("error", {})
             raise ProtocolError(f"The server refuses ({told.get('code')}): {told.get('message')}")

@@ -231,9 +231,11 @@ class RealtimeSession:
         if self._detector is None:
             self._hear(samples)
         else:
-            for heard in self._detector.push(samples, is_audible=self.is_audible):
-                await self._follow(heard)
-            await self._end_silence()
+            for second in samples.split(HEARD_RATE):  # minutes at once would hold up every other session
+                for heard in self._detector.push(second, is_audible=self.is_audible):
+                    await self._follow(heard)
+                await self._end_silence()
+                await asyncio.sleep(0)
         if self._ear is not None:
             await self._wait_for(self._ear)
 
