@@ -61,6 +61,7 @@ def test_a_folder_becomes_manifests(corpus, questions, tmp_path):
         "hours": 1.2 / 3600,
         "rejects": {},
         "overlaps": {},
+        "num_not_compared": 0,
         "licence": "CC0-1.0",
         "path": str(out / "recordings.jsonl"),
     }

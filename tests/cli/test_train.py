@@ -85,6 +85,7 @@ def test_a_recipe_of_ones_own_trains(root):
     ("text", "words"),
     [
         (OWN, "there is no recipe 'own-txt'; did you mean 'own-text'?"),
+        (OWN + OWN.replace("OWN", "OTHER"), "own.py calls two recipes the same"),
         (OWN.replace("own-text", "align"), "'align' is built in; give your recipe a name of its own"),
         ("from deeptalk.recipes import PIPELINE\nFIRST = PIPELINE[0]", "own.py holds no recipe"),
         ("1 / 0", "own.py can't be run: ZeroDivisionError: division by zero"),

@@ -104,6 +104,8 @@ def test_wenetspeech(tmp_path: Path) -> None:
         {"sid": "Y01_S0", "begin_time": 0.25, "end_time": 1.0, "text": " 你好 ", "subsets": ["L", "S"]},
         {"sid": "Y01_S1", "begin_time": 1.0, "end_time": 1.5, "text": "再见", "subsets": ["L"]},
         {"sid": "Y01_S2", "begin_time": 1.5, "end_time": 1.5, "text": "短", "subsets": ["L"]},
+        {"sid": "Y01_S3", "begin_time": None, "end_time": 1.5, "text": "短", "subsets": ["L"]},
+        {"sid": "Y01_S4", "subsets": ["L"]},
     ]
     test = [{"sid": "T_S0", "begin_time": 0, "end_time": 0.5, "text": "测试", "subsets": ["TEST_NET"]}]
     audios = [
@@ -113,7 +115,7 @@ def test_wenetspeech(tmp_path: Path) -> None:
     write_json(folder / "WenetSpeech.json", {"audios": audios})
     told, records = prepared("wenetspeech", folder)
     assert ids(records["wenetspeech"]) == ["Y01_S0", "Y01_S1"]
-    assert told["wenetspeech"].rejects == {"bad duration": 1}
+    assert told["wenetspeech"].rejects == {"bad duration": 1, "no id": 2}
     assert ids(records["wenetspeech-s"]) == ["Y01_S0"]
     assert ids(records["wenetspeech-test-net"]) == ["T_S0"]
     first = records["wenetspeech"][0]
@@ -190,8 +192,12 @@ def test_audioqa_in_the_layout_of_vita_audio(tmp_path: Path) -> None:
     audios = [f"datasets/AudioQA-1M/{path}" for path in paths]
     rows = [{"messages": turns, "audios": audios}, {"messages": turns, "audios": audios[:1]}]
     write_json(folder / "part.json", rows)
-    told, records = prepared("audioqa-1m", folder)
-    (record,) = records["audioqa-1m"]
+    write_json(folder / "more" / "part.json", rows[:1])
+    known = KnownQuestions({"qa": ["what is the capital of france"]})
+    told, records = prepared("audioqa-1m", folder, known)
+    assert told["audioqa-1m"].num_not_compared == 2
+    record, other = records["audioqa-1m"]
+    assert {record["id"], other["id"]} == {"audioqa-1m-part-0", "audioqa-1m-more/part-0"}
     user, assistant = record["messages"]
     assert (user["text"], assistant["text"], assistant["speaker"]) == ("", "好的", "F10")
     assert can_be_heard(user)
@@ -228,6 +234,14 @@ def test_damaged_indices_are_named(tmp_path: Path) -> None:
     (tmp_path / "WenetSpeech.json").write_text('{"audios": [{}]}')
     with pytest.raises(DataError, match="not the index of WenetSpeech"):
         CORPORA["wenetspeech"].read(tmp_path)
+    write_json(tmp_path / "WenetSpeech.json", {"audios": [{"segments": [{"subsets": [3]}]}]})
+    with pytest.raises(DataError, match="not the index of WenetSpeech"):
+        CORPORA["wenetspeech"].read(tmp_path)
+    path = tmp_path / "test-clean" / "1" / "2" / "1-2.trans.txt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"1-2-0000 \xff\n")
+    with pytest.raises(DataError, match=r"1-2\.trans\.txt can't be read as UTF-8"):
+        prepared("librispeech", tmp_path)
     (tmp_path / "math.zip").write_text("no archive")
     with pytest.raises(DataError, match="no readable archive"):
         prepared("camel-ai-math", tmp_path)
@@ -323,3 +337,11 @@ def test_overlaps_are_left_out_and_counted(tmp_path: Path) -> None:
     records = [talk("What is the capital of France?"), talk("Who are you?")]
     told = prepare_records(tmp_path / "m.jsonl", records, kind="text", note={}, known=known)
     assert (told.num_records, told.overlaps, told.rejects) == (1, {"qa": 1}, {})
+    assert told.num_not_compared == 0
+
+
+def test_of_sentences_nothing_is_measured(tmp_path: Path) -> None:
+    told = prepare_records(
+        tmp_path / "m.jsonl", [{"id": "a", "text": "x", "audio": 5}], kind="sentence", note={}
+    )
+    assert (told.num_records, told.hours) == (1, 0.0)

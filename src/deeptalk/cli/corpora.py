@@ -181,3 +181,5 @@ def _tell(out: Path, prepared: Prepared, licence: str, *, json: bool) -> None:
     for what, counts in (("left out", prepared.rejects), ("left out, asked by", prepared.overlaps)):
         for reason, count in counts.items():
             console().print(f"  {what} {reason}: {count:,}")
+    if prepared.num_not_compared:
+        console().print(f"  not compared, their questions have no words: {prepared.num_not_compared:,}")

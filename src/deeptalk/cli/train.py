@@ -118,7 +118,10 @@ def read_recipes(path: Path) -> "dict[str, Recipe]":
         why = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"{path} can't be run: {why}") from error
     built_in = set(map(id, RECIPES.values()))
-    found = {value.name: value for value in values if isinstance(value, Recipe) and id(value) not in built_in}
+    own = {id(value): value for value in values if isinstance(value, Recipe) and id(value) not in built_in}
+    found = {recipe.name: recipe for recipe in own.values()}
+    if len(found) < len(own):
+        raise ConfigError(f"{path} calls two recipes the same; give each a name of its own.")
     if not found:
         raise ConfigError(f"{path} holds no recipe; examples/own_model.py shows what it may hold.")
     if taken := sorted(found.keys() & RECIPES.keys()):

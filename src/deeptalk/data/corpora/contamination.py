@@ -38,7 +38,7 @@ class KnownQuestions:
 
     def sets_of(self, record: Record) -> set[str]:
         """The evaluation sets that ask what a record says; of a dialogue only the user's turns count."""
-        return {name for text in _texts(record) for name in self.sets_of_text(text)}
+        return {name for text in texts_of(record) for name in self.sets_of_text(text)}
 
     def sets_of_text(self, text: str) -> set[str]:
         """The evaluation sets that ask what a text says."""
@@ -50,6 +50,14 @@ class KnownQuestions:
         return found
 
 
+def texts_of(record: Record) -> Iterator[str]:
+    """What is compared of a record: of a dialogue the user's turns, "" where nobody knows their words."""
+    if "messages" in record:
+        yield from (message["text"] for message in record["messages"] if message["role"] == "user")
+    else:
+        yield record["text"]
+
+
 def words_of(text: str) -> tuple[str, ...]:
     """The words of a text, in lower case and without marks."""
     return tuple(_WORD.findall(text.casefold().replace("'", "").replace("’", "")))
@@ -57,10 +65,3 @@ def words_of(text: str) -> tuple[str, ...]:
 
 def _runs(words: tuple[str, ...], length: int) -> Iterator[tuple[str, ...]]:
     return (words[i : i + length] for i in range(len(words) - length + 1))
-
-
-def _texts(record: Record) -> Iterator[str]:
-    if "messages" in record:
-        yield from (message["text"] for message in record["messages"] if message["role"] == "user")
-    else:
-        yield record["text"]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import soundfile
 
-from deeptalk.data.corpora.contamination import KnownQuestions
+from deeptalk.data.corpora.contamination import KnownQuestions, texts_of
 from deeptalk.data.manifest import Kind, Record, find_fault, write_lines
 from deeptalk.errors import DataError
 
@@ -16,6 +16,9 @@ Manifests = Mapping[str, Iterable[Record]]
 """Records by the name of the manifest that they belong in, read while they are written."""
 
 NOT_STATED = "not stated"
+
+SPOKEN: tuple[Kind, ...] = ("recording", "dialogue")
+"""The kinds of records whose recordings are measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +48,8 @@ class Prepared:
     rejects: Mapping[str, int] = field(default_factory=dict)
     overlaps: Mapping[str, int] = field(default_factory=dict)
     """By evaluation set the records left out because they say what it asks."""
+    num_not_compared: int = 0
+    """Of what was written, the records with a question whose words nobody knows."""
 
 
 def prepare_records(
@@ -67,11 +72,11 @@ def prepare_records(
     """
     rejects: Counter[str] = Counter()
     overlaps: Counter[str] = Counter()
-    seconds = 0.0
+    seconds, num_not_compared = 0.0, 0
     seen: set[str] = set()
 
     def usable() -> Iterator[Record]:
-        nonlocal seconds
+        nonlocal seconds, num_not_compared
         for number, given in enumerate(records, 1):
             if progress is not None:
                 progress(number)
@@ -79,7 +84,7 @@ def prepare_records(
             reason = find_fault(record, kind=kind)
             if reason is None and record["id"] in seen:
                 reason = "repeated id"
-            if reason is None:
+            if reason is None and kind in SPOKEN:
                 reason = _measure(record)
             if reason is not None:
                 rejects[reason] += 1
@@ -87,8 +92,9 @@ def prepare_records(
             if known is not None and (sets := known.sets_of(record)):
                 overlaps.update(sets)
                 continue
+            num_not_compared += known is not None and not all(texts_of(record))
             seen.add(record["id"])
-            seconds += _seconds(record)
+            seconds += _seconds(record) if kind in SPOKEN else 0.0
             yield record
 
     number = write_lines(path, usable())
@@ -103,6 +109,7 @@ def prepare_records(
         hours=seconds / 3600,
         rejects=dict(rejects),
         overlaps=dict(overlaps),
+        num_not_compared=num_not_compared,
     )
 
 

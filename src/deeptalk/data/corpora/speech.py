@@ -29,8 +29,7 @@ def _read_librispeech(folder: Path) -> Manifests:
 def _librispeech_part(part: Path) -> Iterator[Record]:
     for chapter in sorted(part.glob("*/*")):
         for path in sorted(chapter.glob("*.trans.txt")):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                name, _, text = line.partition(" ")
+            for name, text in _transcripts(path):
                 audio = chapter / f"{name}.flac"
                 yield {
                     "id": name,
@@ -57,10 +56,7 @@ def _read_aishell(folder: Path) -> Manifests:
     path = root / "transcript" / "aishell_transcript_v0.8.txt"
     if not path.is_file():
         raise DataError(f"{path} is missing; give the folder data_aishell of AISHELL-1.")
-    texts = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        name, _, text = line.partition(" ")
-        texts[name] = "".join(text.split())
+    texts = {name: "".join(text.split()) for name, text in _transcripts(path)}
     parts = [part for part in ("train", "dev", "test") if (root / "wav" / part).is_dir()]
     if not parts:
         raise DataError(f"{root / 'wav'} holds no train, dev or test; unpack the archives of speakers in it.")
@@ -73,6 +69,17 @@ def _aishell_part(folder: Path, texts: dict[str, str]) -> Iterator[Record]:
         yield {"id": path.stem, "audio": str(path.resolve()), "text": text, "speaker": path.parent.name}
 
 
+def _transcripts(path: Path) -> Iterator[tuple[str, str]]:
+    """Each line of a file of transcripts: the name of a recording, and its words."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} can't be read as UTF-8 ({error}).") from error
+    for line in lines:
+        name, _, text = line.partition(" ")
+        yield name, text
+
+
 def _read_wenetspeech(folder: Path) -> Manifests:
     """``WenetSpeech.json`` names long recordings with their segments, each in one or more subsets."""
     path = folder / "WenetSpeech.json"
@@ -83,26 +90,30 @@ def _read_wenetspeech(folder: Path) -> Manifests:
             for segment in audio["segments"]:
                 for subset in segment["subsets"]:
                     manifests[subset].append((audio, segment))
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        names = {subset: f"wenetspeech-{subset.lower().replace('_', '-')}" for subset in manifests}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is not the index of WenetSpeech ({type(error).__name__}: {error})."
         ) from error
-    names = {subset: f"wenetspeech-{subset.lower().replace('_', '-')}" for subset in manifests}
     if "L" in names:
         names["L"] = "wenetspeech"  # the 10,000 hours of high confidence that the paper trains on
     return {names[subset]: _segments(folder, found) for subset, found in manifests.items()}
 
 
 def _segments(folder: Path, found: list[tuple[Any, Any]]) -> Iterator[Record]:
+    """Segments as records; one that lacks something is an empty record, to be rejected and counted."""
     for audio, segment in found:
-        begin, end = segment["begin_time"], segment["end_time"]
-        yield {
-            "id": segment["sid"],
-            "audio": str((folder / audio["path"]).resolve()),
-            "offset": begin,
-            "duration": round(end - begin, 6),
-            "text": segment["text"].strip(),
-        }
+        try:
+            begin, end = segment["begin_time"], segment["end_time"]
+            yield {
+                "id": segment["sid"],
+                "audio": str((folder / audio["path"]).resolve()),
+                "offset": begin,
+                "duration": round(end - begin, 6),
+                "text": segment["text"].strip(),
+            }
+        except (LookupError, TypeError, AttributeError):
+            yield {}
 
 
 LIBRISPEECH = Corpus(

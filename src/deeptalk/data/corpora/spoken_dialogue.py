@@ -28,7 +28,7 @@ def _read_audio_qa(folder: Path) -> Manifests:
 
 def _read_file(path: Path, folder: Path) -> Iterator[Record]:
     for number, row in enumerate(_rows(path)):
-        name = f"{path.stem}-{number}"
+        name = f"audioqa-1m-{path.relative_to(folder).with_suffix('')}-{number}"
         if not isinstance(row, dict):
             yield {"id": name}
         elif isinstance(row.get("conversations"), list):
