@@ -8,8 +8,9 @@ import torch
 
 from deeptalk.decoding import DecodingEngine, LoadedModel
 from deeptalk.errors import ConfigError, DataError
-from deeptalk.evaluation.benchmarks.text_model import Continuation, TextModel
+from deeptalk.evaluation.benchmarks.text_model import Continuation, TextModel, text_backbone
 from deeptalk.experts import ExpertPartition, Routing, router_mask
+from deeptalk.model.identity import model_hash
 from deeptalk.streams.text import ByteTokenizer
 
 RNG = random.Random(2)
@@ -105,6 +106,22 @@ def test_a_model_that_limits_its_experts_is_asked_with_them(loaded, model, monke
         assert score == pytest.approx(expected, abs=1e-4)
     free = model.log_likelihoods(PAIRS[:20])
     assert max(abs(left - right) for (left, _), (right, _) in zip(found, free, strict=True)) > 0.003
+
+
+def test_a_backbone_is_asked_with_all_its_experts_and_has_one_hash(
+    loaded, model, monkeypatch, tmp_path
+) -> None:
+    talker = loaded.model
+    talker.backbone.model.save_pretrained(tmp_path)
+    free = model.log_likelihoods(PAIRS[:20])
+    config = replace(
+        talker.config, audio_experts=((0, 2, 4), (1, 2, 3)), routing={"text": "text", "audio": "audio"}
+    )
+    monkeypatch.setattr(talker, "config", config)
+    bare, again = (text_backbone(loaded, tmp_path) for _ in range(2))
+    found = TextModel(bare.engine, batch_size=7).log_likelihoods(PAIRS[:20])
+    assert [score for score, _ in found] == pytest.approx([score for score, _ in free], abs=1e-4)
+    assert model_hash(bare.model) == model_hash(again.model) != model_hash(talker)
 
 
 def greedy(loaded: LoadedModel, context: str, count: int) -> list[int]:

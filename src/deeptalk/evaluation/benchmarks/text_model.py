@@ -35,10 +35,16 @@ class Continuation:
 
 
 def text_backbone(loaded: LoadedModel, folder: Path) -> LoadedModel:
-    """The model with another backbone; in text, where all other streams are zero, it is that backbone."""
-    ours = loaded.model
-    config = replace(ours.config, fusion="sum")
+    """The model with another backbone, whose experts are not divided; in text it is that backbone.
+
+    Its speech parts are zero, but for the encoder, so that a backbone has the same `model_hash` every time.
+    """
+    ours, free = loaded.model, {"text": "all", "audio": "all"}
+    config = replace(ours.config, fusion="sum", audio_experts=None, extra_experts=None, routing=free)
     other = DeepTalk(config, encoder=ours.encoder, backbone=open_backbone(folder), tokenizer=ours.tokenizer)
+    for name, weight in other.state_dict().items():
+        if not name.startswith(("encoder.", "backbone.")):
+            weight.zero_()
     return LoadedModel(engine=DecodingEngine(other), codec=loaded.codec)
 
 
