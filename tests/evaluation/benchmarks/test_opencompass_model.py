@@ -82,6 +82,10 @@ def test_a_long_text_loses_its_beginning(module, loaded) -> None:
     ids = [BOS, *b"abcdefghi"][-6:]
     scores = TextModel(loaded.engine).score_ids([(ids[:1], ids[1:])])
     assert model.get_ppl(["abcdefghi"]) == pytest.approx([-scores[0][0] / 6], abs=1e-4)
+    # Four of ten tokens are lost; of a mask of seven, three are left, and three are scored.
+    ((score, _),) = TextModel(loaded.engine).score_ids([(ids[:3], ids[3:])])
+    assert model.get_ppl(["abcdefghi"], mask_length=[7]) == pytest.approx([-score / 3], abs=1e-4)
+    assert model.get_ppl(["abcdefghi"], mask_length=[2]) == pytest.approx([-scores[0][0] / 6], abs=1e-4)
 
 
 def test_a_baseline_takes_the_place_of_the_backbone(module, loaded, monkeypatch) -> None:

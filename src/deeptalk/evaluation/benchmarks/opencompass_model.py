@@ -70,17 +70,15 @@ class DeepTalkModel(BaseModel):  # pyright: ignore[reportUntypedBaseClass]
 
         The first ``mask_length`` tokens are read, not scored, and don't count.
         """
-        masked = mask_length or [0] * len(inputs)
-        pairs = []
-        for text, number in zip(inputs, masked, strict=True):
-            ids = self._model.token_ids(str(text))[-self.max_seq_len :]
-            known = max(1, number)
-            pairs.append((ids[:known], ids[known:]))
+        pairs, counts = [], []
+        for text, masked in zip(inputs, mask_length or [0] * len(inputs), strict=True):
+            ids = self._model.token_ids(str(text))
+            lost = max(0, len(ids) - self.max_seq_len)
+            known = max(1, masked - lost)
+            pairs.append((ids[lost:][:known], ids[lost:][known:]))
+            counts.append(max(1, len(ids) - max(masked, lost)))
         scores = self._model.score_ids(pairs)
-        return [
-            -score / max(1, len(known) + len(added) - number)
-            for (score, _), (known, added), number in zip(scores, pairs, masked, strict=True)
-        ]
+        return [-score / count for (score, _), count in zip(scores, counts, strict=True)]
 
     def get_token_len(self, prompt: str) -> int:
         """How many tokens a prompt has, BOS with them."""
