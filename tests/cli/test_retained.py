@@ -73,7 +73,8 @@ def test_the_drop_of_every_category(questions, backbone, model_folder, told_apar
     assert total["mean_of_task_drops"] == pytest.approx(-(100 / 3 + 50) / 2)
     assert (total["num_tasks"], total["engine"]["scorer"], total["limit"]) == (2, "own", None)
     assert total["about"]["model"] != total["backbone"]
-    ours, bare = (run.loaded.model.backbone.lm_head.weight for run in told_apart)
+    assert json.loads(run(*given, "--json").stdout.splitlines()[-1])["backbone"] == total["backbone"]
+    ours, bare = (run.loaded.model.backbone.lm_head.weight for run in told_apart[:2])
     assert torch.equal(ours, -bare)
     written = json.loads(out.read_text())
     assert written["tasks"][0]["items"] == {"model": [1, 1, 0, 0], "backbone": [1, 1, 1, 0]}
@@ -95,6 +96,23 @@ def test_a_backbone_without_a_right_answer_has_no_drop(questions, backbone, mode
     assert "of 1 means" not in run(*given).stdout
 
 
+def test_the_harness_keeps_answers_by_model_and_length(backbone, model_folder, tmp_path, monkeypatch):
+    kept: list[str] = []
+
+    def run_tasks(model: object, tasks: list[str], *, cache: Path, **_: object) -> dict[str, list[float]]:
+        kept.append(cache.name)
+        return {f"{tasks[0]}/acc": [1.0]}
+
+    for name, stand_in in (("register", lambda: None), ("harness_version", lambda: "0")):
+        monkeypatch.setattr(lm_harness, name, stand_in)
+    monkeypatch.setattr(lm_harness, "run_tasks", run_tasks)
+    given = ("--model", model_folder, "--baseline", backbone, "--task", "a", "--cache", tmp_path / "kept")
+    for length in (32, 64, 32):
+        run(*given, "--max-length", length)
+    assert len(set(kept)) == 4
+    assert kept[:2] == kept[4:]
+
+
 def test_mistakes_are_one_line_and_nothing_is_written(
     questions, backbone, model_folder, tmp_path, monkeypatch
 ):
@@ -107,6 +125,8 @@ def test_mistakes_are_one_line_and_nothing_is_written(
         (("--baseline", tmp_path), "config.json"),
         (("--baseline", backbone, "--questions", tmp_path), "questions.jsonl"),
         (("--baseline", backbone, "--task", "mmlu"), "no harness"),
+        (("--baseline", backbone, "--task", "mmlu", "--questions", questions), "leave it out, or --task"),
+        (("--baseline", backbone, "--cache", tmp_path / "kept"), "name a --task too"),
         (("--baseline", backbone, "--out", "/proc/x/y"), "can't be written"),
     ):
         lines = run("--model", model_folder, "--out", out, *options, code=2).stderr.splitlines()

@@ -45,7 +45,8 @@ def text(
         int, typer.Option("--batch", metavar="N", help="Texts of the harness at a time.", min=1)
     ] = 8,
     max_length: Annotated[
-        int | None, typer.Option("--max-length", metavar="N", help="Tokens the harness may show the model.")
+        int | None,
+        typer.Option("--max-length", metavar="N", help="Tokens the harness may show the model.", min=2),
     ] = None,
     cache: Annotated[
         Path | None,
@@ -65,11 +66,16 @@ def text(
     from deeptalk.cli.opening import open_model
     from deeptalk.cli.output import console, print_json
     from deeptalk.cli.progress import bars
+    from deeptalk.errors import ConfigError
     from deeptalk.evaluation.benchmarks.retention import mean_drop, retained
     from deeptalk.evaluation.benchmarks.text_model import text_backbone
     from deeptalk.model.identity import model_hash
     from deeptalk.model.weights import model_folder
 
+    if tasks and questions is not None:
+        raise ConfigError("--questions is of the pocket domain; leave it out, or --task.")
+    if not tasks and (task_folder or cache or max_length) is not None:
+        raise ConfigError("--task-folder, --max-length and --cache are for the harness; name a --task too.")
     if out is not None:
         check_place(out)
     if tasks:
@@ -154,7 +160,7 @@ def _harness(
 
     def ask(loaded: "LoadedModel") -> "TaskScores":
         model = TextModel(loaded.engine, batch_size=batch_size, max_positions=max_length)
-        kept = None if cache is None else cache / model_hash(loaded.model)
+        kept = None if cache is None else cache / f"{model_hash(loaded.model)}-{model.max_positions}"
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
         return run_tasks(model, tasks, folder=folder, limit=limit, cache=kept)

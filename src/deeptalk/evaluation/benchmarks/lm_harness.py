@@ -133,7 +133,8 @@ def run_tasks(
         tasks: names of the harness; of a group every task of it is here.
         folder: where tasks of one's own are.
         limit: the first items of every task only.
-        cache: a file to keep answers in, so that a run that was stopped goes on; of one model only.
+        cache: a file to keep answers in, so that a run that was stopped goes on; of one model and one
+            ``max_positions`` only, since the harness knows an answer by its request alone.
 
     Raises:
         ConfigError: the harness is not installed, or knows no such task.
@@ -158,7 +159,8 @@ def run_tasks(
             task_manager=manager,
         )
     except (OSError, ValueError, ImportError) as error:  # what `datasets` raises for data that is not here
-        raise DataError(f"the tasks {', '.join(tasks)} can't be run: {str(error).splitlines()[0]}") from error
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise DataError(f"the tasks {', '.join(tasks)} can't be run: {reason}") from error
     return {
         name: scores for task, of_one in found["samples"].items() for name, scores in _scores(task, of_one)
     }
