@@ -195,16 +195,16 @@ def _run(
     from deeptalk.model.weights import model_folder
     from deeptalk.training.interruption import Interruption
 
+    is_spoken = mode == "speaker"
+    if not is_spoken and (voice or recogniser) is not None:
+        raise ConfigError("--voice and --recogniser are for spoken answers; there are none with --to text.")
     check_place(out / ANSWERS)
     loaded = open_model(model)
-    is_spoken = mode == "speaker"
     if is_spoken:
         voice = voice or loaded.voices[0]
         if voice not in loaded.voices:
             raise ConfigError(f"No voice is called {voice!r}; this model has: {', '.join(loaded.voices)}.")
         mode = f"speaker:{voice}"
-    if recogniser is not None and not is_spoken:
-        raise ConfigError("--recogniser listens to spoken answers; there are none with --to text.")
     listener = None if recogniser is None else open_recogniser(recogniser, loaded, whisper)
     most_tokens, most_frames = limits
     most = Limits(max_text_tokens=most_tokens, max_frames=most_frames or Limits().max_frames)
