@@ -50,7 +50,7 @@ def read_results(path: Path) -> PocketResults:
         values = json.loads(path.read_text(encoding="utf-8"))
         return PocketResults(
             scores=tuple(_score(name, score) for name, score in values["scores"].items()),
-            items=tuple(ItemResult(**item) for item in values.get("items", ())),
+            items=tuple(map(_item, values.get("items", ()))),
             num_runaway=int(values["num_runaway"]),
             not_run=tuple(str(reason) for reason in values["not_run"]),
             about=dict(values.get("about", {})),
@@ -88,9 +88,15 @@ def _score(name: str, values: Mapping[str, Any]) -> Score:
     return Score(name=name, unit=values["unit"], count=values["count"], total=values["total"], **numbers)
 
 
+def _item(values: Mapping[str, Any]) -> ItemResult:
+    if not all(isinstance(value, str | bool) for value in values.values()):
+        raise ValueError(f"no verdict: {values}")
+    return ItemResult(**values)
+
+
 def _placed(result: ItemResult, by_id: Mapping[str, EvalItem]) -> PlacedItem:
     if result.row == DIGITS_ROW:
-        _, speaker, _ = result.id.split("_")
+        speaker = result.id.partition("_")[2].rpartition("_")[0]
         return PlacedItem(result=result, category="digits", voice=speaker)
     if result.id not in by_id:
         raise DataError(f"the results are of other questions: {result.id!r} is not among these.")
