@@ -135,7 +135,11 @@ def test_every_corpus_has_its_word():
     ("given", "words"),
     [
         (("pocket", "."), "pocket is made from nothing"),
-        (("librispeech",), "say where librispeech lies: deeptalk prepare librispeech DIR"),
+        (
+            ("librispeech",),
+            "deeptalk prepare librispeech DIR. It is published at https://www.openslr.org/12.",
+        ),
+        (("folder",), "say where folder lies: deeptalk prepare folder DIR."),
         (("librispeech", "nowhere"), "nowhere doesn't exist"),
         (("librispeech", "."), "no PART/SPEAKER/CHAPTER"),
         (("folder", "."), "holds no sound"),

@@ -82,11 +82,15 @@ def prepare(
             raise ConfigError("pocket is made from nothing: it takes no DIR, no --against and no --licence.")
         _pocket(out or Path("build/pocket/data"), seed=seed, workers=workers, tiny=tiny, json=json)
         return
+    from deeptalk.cli.corpora import prepare_corpus
+    from deeptalk.data.corpora import CORPORA
+
     if source is None:
-        raise ConfigError(f"say where {corpus.value} lies: deeptalk prepare {corpus.value} DIR.")
+        known = CORPORA.get(corpus.value)
+        where = "" if known is None else f" It is published at {known.source}."
+        raise ConfigError(f"say where {corpus.value} lies: deeptalk prepare {corpus.value} DIR.{where}")
     if not source.exists():
         raise ConfigError(f"{source} doesn't exist; give the folder that holds {corpus.value}.")
-    from deeptalk.cli.corpora import prepare_corpus
 
     prepare_corpus(
         corpus.value,

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
-from weakref import WeakSet
 
 import torch
 
@@ -84,7 +83,7 @@ class RealtimeSession:
         self._errors: deque[float] = deque()
         self._progress = asyncio.Event()
         self._ear: Ear | None = None
-        self._ears: WeakSet[Ear] = WeakSet()
+        self._ears: list[Ear] = []
         self._instructions: Said | None = None
         self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._transcripts = (
@@ -331,7 +330,7 @@ class RealtimeSession:
                 loop.call_soon_threadsafe(self._progress.set)
 
         ear = Ear(tell_progress)
-        self._ears.add(ear)
+        self._ears = [*(each for each in self._ears if not each.is_finished), ear]
         return ear
 
     async def _wait_for(self, ear: Ear) -> None:

@@ -22,18 +22,16 @@ class KnownQuestions:
     """
 
     def __init__(self, questions: Mapping[str, Iterable[str]], *, length: int = 8) -> None:
-        self.length = length
         self._runs: dict[tuple[str, ...], set[str]] = defaultdict(set)
         self._whole: dict[tuple[str, ...], set[str]] = defaultdict(set)
         for name, texts in questions.items():
             for text in texts:
                 words = words_of(text)
-                if not words:
-                    continue
-                if len(words) < FEWEST:
+                if len(words) >= FEWEST:
+                    for run in _runs(words, min(length, len(words))):
+                        self._runs[run].add(name)
+                elif words:
                     self._whole[words].add(name)
-                for run in _runs(words, min(length, len(words))) if len(words) >= FEWEST else ():
-                    self._runs[run].add(name)
         self._lengths = sorted({len(run) for run in self._runs})
 
     def sets_of(self, record: Record) -> set[str]:
