@@ -100,6 +100,8 @@ def test_the_drop_is_measured_once_and_kept(questions, model_folder, tmp_path, m
     assert first["scores"]["text_to_text/drop"]["low"] == first["scores"]["text_to_text/drop"]["high"] == 0.0
     other = json.loads(run(*given, "--limit", 1).stdout)
     assert "text_to_text/drop" not in other["scores"]
+    (folder / "text_backbone.json").write_text(json.dumps(noted | {"verdicts": {}}))
+    assert json.loads(run(*given).stdout)["scores"]["text_to_text/drop"]["low"] is None
     lines = (questions / "questions.jsonl").read_text().splitlines(keepends=True)
     (questions / "questions.jsonl").write_text("".join(lines[:2]))
     asked_nothing = json.loads(run(*given).stdout)["scores"]["refused_outside"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -182,7 +183,7 @@ def _add_drop(
         return
     ours = next(score for score in report.scores if score.name == _MEAN)
     drop = noted["scores"][_MEAN] - ours.value
-    low, high = _drop_interval(_verdicts(report), noted["verdicts"], asked) or (drop, drop)
+    low, high = _drop_interval(_verdicts(report), noted["verdicts"], asked) or (math.nan, math.nan)
     report.scores.append(
         Score(
             name="text_to_text/drop",

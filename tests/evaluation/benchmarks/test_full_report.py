@@ -80,7 +80,7 @@ def results() -> dict[str, Any]:
             "speech_to_text/mean": score(100 / 6, 1, 4, 4.6, 69.9),
             "transcription_wer": score(12.5, 1, 8, 0.0, 30.0, unit="% WER"),
             "first_audio_p50": score(50.0, 3, 3, 40.0, 70.0, unit="ms"),
-            "text_to_text/drop": score(-1.0, 1, 4, -1.0, -1.0, unit="points"),
+            "text_to_text/drop": score(-1.0, 1, 4, None, None, unit="points"),
             "refused_outside": score(None, 0, 0, None, None),
         },
         "num_runaway": 2,
@@ -141,6 +141,13 @@ def test_figures_stand_in_the_order_of_what_is_asked_with_the_kind_of_their_boun
     assert by_name["text_to_text/drop"]["low"] is by_name["refused_outside"]["value"] is None
     assert report["not_run"] == ["real_digits (no --fsdd DIR)", "follow_up"]
     assert (report["num_runaway"], report["results"]) == (2, "d1")
+
+
+def test_a_drop_of_nothing_has_its_interval(questions) -> None:
+    values = results()
+    values["scores"] = {"text_to_text/drop": score(0.0, 1, 4, 0.0, 0.0, unit="points")}
+    (drop,) = built(questions, values)["figures"]
+    assert (drop["low"], drop["high"], drop["interval"]) == (0.0, 0.0, "bootstrap")
 
 
 def test_the_mean_is_bounded_as_one_in_which_every_category_weighs_the_same(questions) -> None:

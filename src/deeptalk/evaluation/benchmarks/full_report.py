@@ -187,9 +187,9 @@ def _unmeasured(results: PocketResults, targets: Sequence[Target]) -> Iterable[s
 
 
 def _measured(score: Score) -> dict[str, Any]:
-    """A score with the kind of its bounds; those of a drop without verdicts are none."""
+    """A score with the kind of its bounds, if it has any."""
     kind = {"ms": "range", "x": "range", "points": "bootstrap", "%": "wilson"}.get(score.unit, "utterances")
-    has_bounds = math.isfinite(score.low) and not (kind == "bootstrap" and score.low == score.high)
+    has_bounds = math.isfinite(score.low)
     return {
         "value": score.value if math.isfinite(score.value) else None,
         "unit": score.unit,
