@@ -3,6 +3,7 @@
 import sys
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -71,8 +72,9 @@ def test_sessions_share_no_state(question: torch.Tensor):
     assert any(got)
 
 
-def test_without_the_package_energy_finds_turns(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "silero_vad", None)
+@pytest.mark.parametrize("module", [None, ModuleType("broken")])
+def test_without_the_package_energy_finds_turns(monkeypatch: pytest.MonkeyPatch, module: ModuleType | None):
+    monkeypatch.setitem(sys.modules, "silero_vad", module)
     assert detector_of("auto") is detector_of("energy") is LoudVoice
     with pytest.raises(ConfigError, match=r"deeptalk\[vad\]"):
         detector_of("silero")

@@ -50,17 +50,18 @@ def detector_of(name: Detector) -> Callable[[float], Voice]:
     """What finds voice, made for a threshold; ``auto`` takes silero-vad where it is installed.
 
     Raises:
-        ConfigError: silero-vad is asked for and missing.
+        ConfigError: silero-vad is asked for, and is missing or does not load.
     """
     if name == "energy":
         return LoudVoice
     num_threads = torch.get_num_threads()
     try:
         from silero_vad import load_silero_vad
-    except ModuleNotFoundError as error:
+    except (ImportError, OSError) as error:  # its torchaudio may be another torch's
         if name == "auto":
             return LoudVoice
-        raise ConfigError("silero-vad is missing: pip install 'deeptalk[vad]'.") from error
+        words = str(error).partition("\n")[0]
+        raise ConfigError(f"silero-vad can't be used ({words}): pip install 'deeptalk[vad]'.") from error
     finally:
         torch.set_num_threads(num_threads)  # its import takes all but one away
     return partial(SileroVoice, load_silero_vad())
