@@ -42,6 +42,9 @@ def test_a_folder_without_questions_is_named(tmp_path: Path):
     (tmp_path / "questions.jsonl").write_text(json.dumps({"id": "1", "category": "facts"}))
     with pytest.raises(DataError, match="messages"):
         EvalSet(tmp_path)
+    (tmp_path / "questions.jsonl").write_text("[]")
+    with pytest.raises(DataError, match=r"no readable questions\.jsonl"):
+        EvalSet(tmp_path)
 
 
 def test_a_recording_that_is_missing_or_too_short_is_named(questions_folder: Path, tmp_path: Path):

@@ -69,7 +69,7 @@ class EvalSet:
         try:
             lines = (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()
             self.items = tuple(EvalItem.of(json.loads(line)) for line in lines if line.strip())
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder}: no readable questions.jsonl ({error!r}).") from error
 
     @cached_property
