@@ -112,8 +112,13 @@ def test_wenetspeech(tmp_path: Path) -> None:
         {"aid": "Y01", "path": "audio/train/Y01.wav", "duration": 2.0, "segments": segments},
         {"aid": "T", "path": "audio/train/Y01.wav", "duration": 2.0, "segments": test},
     ]
-    write_json(folder / "WenetSpeech.json", {"audios": audios})
+    absent = {"aid": "D", "path": "audio/dev/D.wav", "segments": [test[0] | {"subsets": ["DEV"]}]}
+    write_json(folder / "WenetSpeech.json", {"audios": [absent]})
+    with pytest.raises(DataError, match="none of the recordings that WenetSpeech"):
+        prepared("wenetspeech", folder)
+    write_json(folder / "WenetSpeech.json", {"audios": [*audios, absent]})
     told, records = prepared("wenetspeech", folder)
+    assert set(records) == {"wenetspeech", "wenetspeech-s", "wenetspeech-test-net"}
     assert ids(records["wenetspeech"]) == ["Y01_S0", "Y01_S1"]
     assert told["wenetspeech"].rejects == {"bad duration": 1, "no id": 2}
     assert ids(records["wenetspeech-s"]) == ["Y01_S0"]

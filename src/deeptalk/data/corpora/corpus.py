@@ -101,7 +101,7 @@ def prepare_records(
     if not number:
         path.unlink()
         left_out = ", ".join(f"{count:,} {reason}" for reason, count in (rejects + overlaps).items())
-        raise DataError(f"{path} would be empty: {left_out or 'there are no records'}.")
+        raise DataError(f"{path.name} would be empty: {left_out or 'there are no records'}.")
     return Prepared(
         manifest=path.stem,
         kind=kind,

@@ -81,7 +81,10 @@ def _transcripts(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _read_wenetspeech(folder: Path) -> Manifests:
-    """``WenetSpeech.json`` names long recordings with their segments, each in one or more subsets."""
+    """``WenetSpeech.json`` names long recordings with their segments, each in one or more subsets.
+
+    Subsets none of whose recordings are there are left out: few people unpack them all.
+    """
     path = folder / "WenetSpeech.json"
     try:
         audios = json.loads(path.read_text(encoding="utf-8"))["audios"]
@@ -90,14 +93,20 @@ def _read_wenetspeech(folder: Path) -> Manifests:
             for segment in audio["segments"]:
                 for subset in segment["subsets"]:
                     manifests[subset].append((audio, segment))
-        names = {subset: f"wenetspeech-{subset.lower().replace('_', '-')}" for subset in manifests}
+        names = {
+            subset: f"wenetspeech-{subset.lower().replace('_', '-')}"
+            for subset, found in manifests.items()
+            if any((folder / audio["path"]).is_file() for audio, _ in found)
+        }
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is not the index of WenetSpeech ({type(error).__name__}: {error})."
         ) from error
+    if not names:
+        raise DataError(f"{folder} holds none of the recordings that {path.name} names.")
     if "L" in names:
         names["L"] = "wenetspeech"  # the 10,000 hours of high confidence that the paper trains on
-    return {names[subset]: _segments(folder, found) for subset, found in manifests.items()}
+    return {name: _segments(folder, manifests[subset]) for subset, name in names.items()}
 
 
 def _segments(folder: Path, found: list[tuple[Any, Any]]) -> Iterator[Record]:
