@@ -121,6 +121,13 @@ def test_a_fact_has_one_answer(training, evaluation):
     assert [fact for fact, known in answers.items() if len(known) > 1] == []
 
 
+def test_no_answer_of_a_fact_begins_with_a_faint_vowel():
+    answers = {fact.key: fact.answer for fact in all_facts()}
+    assert not [answer for answer in answers.values() if re.match("An? ", answer)]
+    assert answers["legs/dog"] == "The dog has four legs."
+    assert answers["kind/hammer"] == "The hammer is a tool."
+
+
 def test_answers_are_short(training, evaluation):
     for item in (*training, *evaluation):
         for message in item.messages[1::2]:

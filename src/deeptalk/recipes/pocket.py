@@ -562,6 +562,46 @@ POCKET_JOINT_WORDED = replace(
     seed=70,
 )
 
+POCKET_JOINT_CLEAR = replace(
+    POCKET_JOINT_WORDED,
+    name="pocket-joint-clear",
+    # answers begin with "the" where they began with a faint "a"; more of what is asked and answered aloud
+    model=None,
+    starts_from=("pocket-joint-worded", "pocket-encoder-far", "pocket-codec-phones"),
+    mixture=(
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.14),
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.07, only=("facts", "smalltalk")),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.08),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.03, only=("facts", "smalltalk")),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.01, only=("days_later",)),
+        Source(manifest="speech_train", task="text_to_speech", weight=0.02),
+        Source(manifest="answers", task="recite", weight=0.02),
+        Source(manifest="answers_more", task="recite", weight=0.05),
+        Source(manifest="aloud_more", task="recite", weight=0.03),
+        Source(manifest="aloud_drills", task="recite", weight=0.08),
+        Source(manifest="answers_more", task="read_aloud", weight=0.01),
+        Source(manifest="aloud_more", task="read_aloud", weight=0.01),
+        Source(manifest="aloud_drills", task="read_aloud", weight=0.03),
+        Source(manifest="reading", task="asr", weight=0.03),
+        Source(manifest="reading", task="asr", weight=0.04, only=("digit",)),
+        Source(manifest="questions", task="asr", weight=0.01),
+        Source(manifest="questions_more", task="asr", weight=0.02),
+        Source(manifest="questions_rest", task="asr", weight=0.02),
+        Source(manifest="mixed", task="asr", weight=0.01),
+        Source(manifest="drills", task="asr", weight=0.03),
+        Source(manifest="text_train", task="text_as_heard", weight=0.08),
+        Source(manifest="text_train", task="text_as_heard", weight=0.05, only=("facts",)),
+        Source(manifest="text_more", task="text_as_heard", weight=0.03),
+        Source(manifest="text_train", task="text_to_text", weight=0.06),
+        Source(manifest="text_train", task="text_to_text", weight=0.01, only=("days_later",)),
+        Source(manifest="text_more", task="text_to_text", weight=0.02),
+        Source(manifest="reading_train", task="repeat", weight=0.01),
+    ),
+    optim=replace(POCKET_JOINT_ALIGNED.optim, lr=1.0e-3),
+    num_steps=1_900,
+    seed=74,
+)
+
 POCKET_PIPELINE = (
     POCKET_CODEC,
     POCKET_CODEC_MORE,
@@ -582,4 +622,5 @@ POCKET_PIPELINE = (
     POCKET_JOINT_FAR,
     POCKET_JOINT_FLUENT,
     POCKET_JOINT_WORDED,
+    POCKET_JOINT_CLEAR,
 )

