@@ -9,7 +9,7 @@ import typer
 
 from deeptalk.cli.arguments import Json, Model, Voice
 from deeptalk.cli.pairs import Listener
-from deeptalk.cli.score import AllowMissing
+from deeptalk.cli.score import AllowMissing, AnswerColumn, Layout, QuestionSet
 
 if TYPE_CHECKING:
     from deeptalk.evaluation.benchmarks.generation import Ask
@@ -43,18 +43,10 @@ Whisper = Annotated[
 
 
 def answer(
-    questions: Annotated[
-        Path, typer.Argument(metavar="QUESTIONS", help="The set: a file, or a folder of OpenAudioBench.")
-    ],
+    questions: QuestionSet,
     out: Folder,
-    layout: Annotated[
-        str | None,
-        typer.Option("--layout", metavar="NAME", help="Layout of QUESTIONS; told from its fields else."),
-    ] = None,
-    answer_column: Annotated[
-        str | None,
-        typer.Option("--answer-column", metavar="NAME", help="Right answers of the layout ultraeval."),
-    ] = None,
+    layout: Layout = None,
+    answer_column: AnswerColumn = None,
     asked: Annotated[Form, typer.Option("--from", help="How the questions are put.")] = Form.SPEECH,
     given: Annotated[Form, typer.Option("--to", help="How they are answered.")] = Form.SPEECH,
     model: Model = "pocket",

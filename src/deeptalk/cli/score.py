@@ -24,21 +24,24 @@ BootstrapSeed = Annotated[
     int, typer.Option("--seed", metavar="N", help="Which items the intervals draw.", min=0)
 ]
 
+QuestionSet = Annotated[
+    Path, typer.Argument(metavar="QUESTIONS", help="The set: a file, or a folder of OpenAudioBench.")
+]
+Layout = Annotated[
+    str | None,
+    typer.Option("--layout", metavar="NAME", help="Layout of QUESTIONS; told from its fields else."),
+]
+AnswerColumn = Annotated[
+    str | None,
+    typer.Option("--answer-column", metavar="NAME", help="Right answers of the layout ultraeval."),
+]
+
 
 def score_answers(
-    questions: Annotated[
-        Path,
-        typer.Argument(metavar="QUESTIONS", help="The set: a file, or a folder of OpenAudioBench."),
-    ],
+    questions: QuestionSet,
     answers: Annotated[Path, typer.Argument(metavar="ANSWERS", help="What the model answered.")],
-    layout: Annotated[
-        str | None,
-        typer.Option("--layout", metavar="NAME", help="Layout of QUESTIONS; told from its fields else."),
-    ] = None,
-    answer_column: Annotated[
-        str | None,
-        typer.Option("--answer-column", metavar="NAME", help="Right answers of the layout ultraeval."),
-    ] = None,
+    layout: Layout = None,
+    answer_column: AnswerColumn = None,
     field: Annotated[
         str,
         typer.Option("--field", metavar="NAME", help="Field of ANSWERS: text, or transcript of the speech."),
