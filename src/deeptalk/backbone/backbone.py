@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from deeptalk.backbone.cache_argument import cache_argument
 from deeptalk.backbone.checkpoint import check_dtype, find_checkpoint, read_settings, stored_tensors
 from deeptalk.backbone.families import check_family, find_moe_layers
 from deeptalk.backbone.few_tokens import FEW_TOKENS
@@ -133,8 +134,8 @@ class Backbone(nn.Module):
                 inputs_embeds=x,
                 attention_mask=_attention_mask(mask, cache),
                 position_ids=position_ids,
-                past_key_values=cache,
                 use_cache=cache is not None,
+                **{cache_argument(type(self.model.base_model)): cache},
             )
         router = None
         if call.collected is not None:

@@ -13,6 +13,7 @@ from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperAttention, WhisperEncoder
 
 from deeptalk.audio.log_mel import DYNAMIC_RANGE, FLOOR_POWER
+from deeptalk.backbone.cache_argument import cache_argument
 from deeptalk.errors import AudioError, ConfigError
 from deeptalk.shapes import Bool, Float, Int, Tensor
 
@@ -106,7 +107,7 @@ class EncodedSpeech:
 class KeyValueStore(Protocol):
     """Whatever remembers the keys and values of earlier frames while a stream runs."""
 
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, **stock: Any) -> tuple[Tensor, Tensor]:
         """Add new keys and values of one layer; all that the new frames may see."""
         ...
 
@@ -173,8 +174,9 @@ class SpeechEncoder(WhisperEncoder):
         layers: list[Tensor] = []
         if mask is not None and self.config._attn_implementation == "eager":
             mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float("-inf"))
+        past = {} if store is None else {cache_argument(WhisperAttention): store}
         for layer in self.layers:
-            hidden = layer(hidden, mask) if store is None else layer(hidden, mask, past_key_values=store)
+            hidden = layer(hidden, mask, **past)
             layers.append(hidden)
         return hidden, layers
 

@@ -1,6 +1,7 @@
 """The encoder's streaming twin: mel in, encoder frames out, block by block, equal to the offline form."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +22,8 @@ class KeyValueWindow:
     keys: list[Tensor]
     values: list[Tensor]
 
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
-        """Add the new frames of one layer; the kept past and the new ones."""
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, **stock: Any) -> tuple[Tensor, Tensor]:
+        """Add the new frames of one layer; the kept past and the new ones. ``stock`` is for other caches."""
         if layer_idx < len(self.keys):
             keys = torch.cat([self.keys[layer_idx], keys], dim=2)
             values = torch.cat([self.values[layer_idx], values], dim=2)
