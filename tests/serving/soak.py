@@ -2,7 +2,8 @@
 
 Four clients at a time talk to a server with a random model. Of ten sessions eight are a good turn, one is
 malformed and one is left without a word. What the process holds is compared with what it held after the
-first fifty. Exit status 1: a good turn has failed, or something is left.
+first fifty. ``--pause`` lets each client rest before a session, so that an hour of it is no hour of a whole
+core. Exit status 1: a good turn has failed, or something is left.
 """
 
 import argparse
@@ -54,10 +55,11 @@ class Held:
 
 @dataclass(kw_only=True, slots=True)
 class Soak:
-    """What has happened; ``seconds`` are those of good turns, to their first sound."""
+    """What has happened; ``turns`` are the good ones: when, and the seconds to their first sound."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    seconds: list[float] = field(default_factory=list)
+    turns: list[tuple[float, float]] = field(default_factory=list)
+    rss_mb: list[float] = field(default_factory=list)
     before: Held | None = None
     after: Held | None = None
 
@@ -72,16 +74,26 @@ class Soak:
         return same and not self.counts["failed"] and self.after.rss_mb <= self.before.rss_mb + MOST_GROWTH_MB
 
     def to_json(self) -> dict[str, Any]:
-        """What is printed; times are the p95 of the first and the last third."""
-        third = max(1, len(self.seconds) // 3)
-        p95 = [
-            round(1000 * float(np.percentile(part, 95)), 1)
-            for part in (self.seconds[:third], self.seconds[-third:])
-        ]
+        """What is printed; p95s are of the first and the last ten minutes, of a shorter run its thirds."""
         assert self.before is not None
         assert self.after is not None
         held = {"before": asdict(self.before), "after": asdict(self.after)}
-        return {**self.counts, **held, "first_audio_p95_ms": p95, "is_clean": self.is_clean}
+        return {
+            **self.counts,
+            **held,
+            "rss_mb_by_minute": self.rss_mb,
+            "first_audio_p95_ms": self._p95s(),
+            "is_clean": self.is_clean,
+        }
+
+    def _p95s(self) -> list[float]:
+        if not self.turns:
+            return []
+        first, last = self.turns[0][0], self.turns[-1][0]
+        part = min(600.0, (last - first) / 3)
+        early = [seconds for at, seconds in self.turns if at <= first + part]
+        late = [seconds for at, seconds in self.turns if at >= last - part]
+        return [round(1000 * float(np.percentile(each, 95)), 1) for each in (early, late)]
 
 
 async def good(url: str, result: Soak) -> None:
@@ -94,7 +106,7 @@ async def good(url: str, result: Soak) -> None:
     if answer is None or answer.first_audio_seconds is None or answer.status == "failed":
         result.counts["failed"] += 1
     else:
-        result.seconds.append(answer.first_audio_seconds)
+        result.turns.append((time.monotonic(), answer.first_audio_seconds))
 
 
 async def malformed(url: str, result: Soak) -> None:
@@ -128,12 +140,19 @@ KINDS = {good: 8, malformed: 1, abrupt: 1}
 """Of ten sessions, how many are of which kind."""
 
 
-def soak(loaded: LoadedModel, *, is_over: Callable[[int], bool], warm_up: int = WARM_UP) -> Soak:
+def soak(
+    loaded: LoadedModel,
+    *,
+    is_over: Callable[[int], bool],
+    warm_up: int = WARM_UP,
+    pause_seconds: float = 0.0,
+) -> Soak:
     """Let sessions come and go until ``is_over`` of their number; the levels are taken between sessions."""
     result, chance = Soak(), random.Random(0)
 
     async def come_and_go(url: str, is_over: Callable[[int], bool]) -> None:
         while not is_over(result.counts["sessions"]):
+            await asyncio.sleep(2 * chance.random() * pause_seconds)
             [kind] = chance.choices(list(KINDS), list(KINDS.values()))
             result.counts.update(("sessions", kind.__name__))
             await kind(url, result)
@@ -141,12 +160,17 @@ def soak(loaded: LoadedModel, *, is_over: Callable[[int], bool], warm_up: int = 
     async def script(server: Server, service: Service, url: str) -> None:
         at_first = len(asyncio.all_tasks())
 
-        async def level(is_over: Callable[[int], bool]) -> Held:
-            await asyncio.gather(*(come_and_go(url, is_over) for _ in range(CLIENTS)))
-            return await held(service, least_tasks=at_first)
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(60)
+                result.rss_mb.append(rss_mb())
 
-        result.before = await level(lambda count: count >= warm_up)
-        result.after = await level(is_over)
+        await asyncio.gather(*(come_and_go(url, lambda count: count >= warm_up) for _ in range(CLIENTS)))
+        result.before = await held(service, least_tasks=at_first)
+        watching = asyncio.create_task(watch())
+        await asyncio.gather(*(come_and_go(url, is_over) for _ in range(CLIENTS)))
+        watching.cancel()
+        result.after = await held(service, least_tasks=at_first)
 
     serve(loaded, script, max_sessions=4 * CLIENTS)
     return result
@@ -159,21 +183,29 @@ async def held(service: Service, *, least_tasks: int) -> Held:
             while service.admission.num_active or len(asyncio.all_tasks()) > least_tasks:
                 await asyncio.sleep(0.01)
     gc.collect()
-    gauges = process_gauges()
     return Held(
-        rss_mb=round(gauges.get("process_resident_memory_bytes", 0.0) / 2**20, 1),
-        fds=int(gauges.get("process_open_fds", 0)),
+        rss_mb=rss_mb(),
+        fds=int(process_gauges().get("process_open_fds", 0)),
         threads=threading.active_count(),
         tasks=len(asyncio.all_tasks()),
     )
+
+
+def rss_mb() -> float:
+    """Memory that the process holds, zero where the system does not tell."""
+    return round(process_gauges().get("process_resident_memory_bytes", 0.0) / 2**20, 1)
 
 
 def main() -> int:
     """Run for as many minutes as are asked for; the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("minutes", type=float, help="how long sessions come and go")
-    ends_at = time.monotonic() + 60 * parser.parse_args().minutes
-    result = soak(random_model(), is_over=lambda count: time.monotonic() >= ends_at)
+    parser.add_argument("--pause", type=float, default=0.0, help="mean seconds before a session")
+    options = parser.parse_args()
+    ends_at = time.monotonic() + 60 * options.minutes
+    result = soak(
+        random_model(), is_over=lambda count: time.monotonic() >= ends_at, pause_seconds=options.pause
+    )
     print(json.dumps(result.to_json()))
     return int(not result.is_clean)
 

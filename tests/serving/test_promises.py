@@ -120,7 +120,7 @@ def test_sessions_that_come_and_go_leave_nothing(loaded: LoadedModel):
     assert told["is_clean"], told
     assert told["sessions"] >= 36
     assert min(told[kind] for kind in ("good", "malformed", "abrupt")) > 0
-    assert len(result.seconds) == told["good"]
+    assert len(result.turns) == told["good"]
     assert result.after is not None
     for lost in (replace(result.after, fds=result.after.fds + 1), replace(result.after, rss_mb=1e6)):
         assert not replace(result, after=lost).is_clean
