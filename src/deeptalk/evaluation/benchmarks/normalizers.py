@@ -28,7 +28,7 @@ class Normalizer:
     units: Callable[[str], list[str]]
 
 
-_OWN = "1"
+_OWN, _SEEDTTS = "1", "2, the marks of zhon 2"
 _WENET_SKIPPED = frozenset("!,?、。！，；？：「」︰『』《》 \t\r\n")
 _WENET_WORD = re.compile(r".[^ \t\r\n\u0080-\U0010ffff]*", re.DOTALL)
 _WENET_TAG = re.compile(r"<[^> \t\r\n\u0080-\U0010ffff]*>?")
@@ -38,7 +38,7 @@ _SEEDTTS_REMOVED = re.compile(
     r"[!-&(-/:-@\[-`{-~"  # ASCII without the apostrophe
     r"\u00b7\u2013\u2014\u2018\u2019\u201b-\u201f\u2026\u2027"
     r"\u3000-\u3003\u3008-\u3011\u3014-\u301f\u3030\u303e\u303f\ufe4f\ufe51\ufe54"
-    r"\uff01-\uff0d\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff64]"
+    r"\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff64]"
 )
 
 
@@ -117,8 +117,23 @@ def _whisper_basic() -> Normalizer:
     )
 
 
-def _own(name: str, unit: str, units: Callable[[str], list[str]]) -> Callable[[], Normalizer]:
-    return lambda: Normalizer(name=name, unit=unit, version=_OWN, units=units)
+@lru_cache
+def _chinese_spoken() -> Normalizer:
+    try:
+        from wetext import Normalizer as TextNormalizer  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ConfigError("cn-tn needs wetext: pip install 'deeptalk[zh]'.") from error
+    spoken = TextNormalizer(lang="zh", operator="tn")
+    release = f"wetext {version('wetext')}, wenet {_OWN}"
+    return Normalizer(
+        name="cn-tn", unit="CER", version=release, units=lambda text: wenet_units(spoken.normalize(text))
+    )
+
+
+def _own(
+    name: str, unit: str, units: Callable[[str], list[str]], release: str = _OWN
+) -> Callable[[], Normalizer]:
+    return lambda: Normalizer(name=name, unit=unit, version=release, units=units)
 
 
 _MAKERS: dict[str, Callable[[], Normalizer]] = {
@@ -126,8 +141,9 @@ _MAKERS: dict[str, Callable[[], Normalizer]] = {
     "whisper-basic": _whisper_basic,
     "wenet": _own("wenet", "CER", wenet_units),
     "wenet-letters": _own("wenet-letters", "CER", wenet_letters),
-    "seedtts-en": _own("seedtts-en", "WER", seedtts_words),
-    "seedtts-zh": _own("seedtts-zh", "CER", seedtts_characters),
+    "cn-tn": _chinese_spoken,
+    "seedtts-en": _own("seedtts-en", "WER", seedtts_words, _SEEDTTS),
+    "seedtts-zh": _own("seedtts-zh", "CER", seedtts_characters, _SEEDTTS),
     "plain-en": _own("plain-en", "WER", plain_words),
 }
 NORMALIZERS = tuple(_MAKERS)
