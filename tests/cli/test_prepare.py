@@ -94,6 +94,37 @@ def test_answers_get_their_codes(corpus, tmp_path):
     assert json.loads(run(*given).stdout)["num_made"] == 0
 
 
+def test_texts_are_said_and_then_get_their_codes(tmp_path, tone):
+    turns = [{"role": "user", "text": "hi"}, {"role": "assistant", "text": "hello"}]
+    (tmp_path / "t.jsonl").write_text(json.dumps({"id": "1", "messages": turns}) + "\n")
+    voice = f"bob=cat {tone('voice.wav')}"
+    given = ("synthesise", tmp_path / "t.jsonl", "--user", voice, "--assistant", voice, "--json")
+    told = json.loads(run(*given).stdout)
+    assert told == {
+        "manifest": str(tmp_path / "t-spoken.jsonl"),
+        "kind": "dialogue",
+        "num_records": 1,
+        "num_spoken": 2,
+        "hours": told["hours"],
+        "num_shards": 2,
+        "num_made": 2,
+        "rejects": {},
+    }
+    assert told["hours"] == pytest.approx(1.2 / 3600)
+    assert json.loads(run(*given).stdout)["num_made"] == 0
+    save_codec(SineCodec(), tmp_path / "codec")
+    run("encode", tmp_path / "t-spoken.jsonl", "--codec", tmp_path / "codec")
+    (record,) = read_manifest(tmp_path / "t-spoken.jsonl", kind="dialogue").records
+    assert [set(message) & {"codes", "speaker", "voice"} for message in record["messages"]] == [
+        {"voice"},
+        {"codes", "speaker"},
+    ]
+    assert "num_spoken" in run(*given[:-1]).stdout
+    stderr = run("synthesise", tmp_path / "t.jsonl", "--user", "nobody", code=2).stderr
+    assert "a voice is flite:NAME, espeak-ng:NAME+VARIANT or NAME=PROGRAM" in stderr
+    assert len(stderr.splitlines()) == 1
+
+
 def test_published_corpora_are_told_with_their_licence(tmp_path):
     path = tmp_path / "databricks-dolly-15k.jsonl"
     path.write_text(json.dumps({"instruction": "Who?", "context": "", "response": "Ann"}) + "\n")

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import soundfile
 import torch
 
 from deeptalk.codec import SineCodec, save_codec
+from deeptalk.data.answer_codes import encode_manifest, encode_shard
 from deeptalk.data.codes import read_codes
 from deeptalk.data.manifest import read_manifest, write_manifest
 from deeptalk.data.packs import AudioFile
-from deeptalk.data.shards import Shard, encode_manifest, encode_shard
+from deeptalk.data.shards import Processes, Shard
 from deeptalk.errors import DataError
 
 
@@ -61,18 +63,18 @@ def test_answers_get_the_codes_of_their_recordings(manifest: Path, codec_folder:
 def test_what_stands_there_is_not_made_again(manifest: Path, codec_folder: Path) -> None:
     made: list[str] = []
 
-    def run(shard: Shard, folder: Path) -> None:
+    def make(shard: Shard) -> None:
         if len(made) == 2:
             raise KeyboardInterrupt
         made.append(shard.path.stem[:5])
-        encode_shard(shard, folder)
+        encode_shard(shard, codec_folder)
 
     before = manifest.read_text()
     left = manifest.parent / "codes" / "talks" / ".00002.npy.7"  # of a process that was killed in writing
     left.parent.mkdir(parents=True)
     left.touch()
     with pytest.raises(KeyboardInterrupt):
-        encode_manifest(manifest, codec_folder, answers_per_shard=2, run=run)
+        encode_manifest(manifest, codec_folder, answers_per_shard=2, make=make)
     assert manifest.read_text() == before
     assert encode_manifest(manifest, codec_folder, answers_per_shard=2).num_made == 1
     first = manifest.read_text()
@@ -105,12 +107,12 @@ def test_until_all_is_made_the_manifest_names_what_it_named(manifest: Path, code
     encode_manifest(manifest, codec_folder, answers_per_shard=2)
     before = [read_codes(a, codebook_size=32).tolist() for a in answers(manifest) if "codes" in a]
 
-    def run(shard: Shard, folder: Path) -> None:
-        encode_shard(shard, folder)
+    def make(shard: Shard) -> None:
+        encode_shard(shard, codec_folder)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        encode_manifest(manifest, codec_folder, answers_per_shard=1, run=run)
+        encode_manifest(manifest, codec_folder, answers_per_shard=1, make=make)
     assert [read_codes(a, codebook_size=32).tolist() for a in answers(manifest) if "codes" in a] == before
 
 
@@ -130,21 +132,22 @@ def test_a_shard_that_was_cut_short_is_made_again(manifest: Path, codec_folder: 
     assert encode_manifest(manifest, codec_folder, answers_per_shard=2).num_made == 2
 
 
-def dies_once(shard: Shard, folder: Path) -> None:
+def dies_once(shard: Shard, codec_folder: Path) -> None:
     """Kills its process the first time that the second shard is to be made."""
     note = shard.path.parent / "died"
     if shard.path.stem.startswith("00001") and not note.exists():
         note.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    encode_shard(shard, folder)
+    encode_shard(shard, codec_folder)
 
 
-def dies(shard: Shard, folder: Path) -> None:
+def dies(shard: Shard) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_the_shard_of_a_lost_worker_is_made_again(manifest: Path, codec_folder: Path) -> None:
-    told = encode_manifest(manifest, codec_folder, workers=2, answers_per_shard=2, run=dies_once)
+    make = partial(dies_once, codec_folder=codec_folder)
+    told = encode_manifest(manifest, codec_folder, workers=Processes(2), answers_per_shard=2, make=make)
     assert (manifest.parent / "codes" / "talks" / "died").exists()
     assert (told.num_answers, told.num_shards) == (4, 3)
     codes = [read_codes(a, codebook_size=32).tolist() for a in answers(manifest) if "codes" in a]
@@ -156,8 +159,8 @@ def test_the_shard_of_a_lost_worker_is_made_again(manifest: Path, codec_folder: 
 
 def test_workers_that_always_die_end_in_one_line(manifest: Path, codec_folder: Path) -> None:
     before = manifest.read_text()
-    with pytest.raises(DataError, match="workers were lost before any finished one of 1 shards"):
-        encode_manifest(manifest, codec_folder, workers=2, run=dies)
+    with pytest.raises(DataError, match="workers were lost 3 times before any finished one of 1 shards"):
+        encode_manifest(manifest, codec_folder, workers=Processes(2), make=dies)
     assert manifest.read_text() == before
 
 

@@ -21,6 +21,7 @@ from deeptalk.cli.profile import profile
 from deeptalk.cli.reproduce import reproduce
 from deeptalk.cli.say import say
 from deeptalk.cli.serve import serve
+from deeptalk.cli.synthesise import synthesise
 from deeptalk.cli.talk import talk
 from deeptalk.cli.train import train
 from deeptalk.cli.transcribe import transcribe
@@ -58,6 +59,7 @@ VERBS = (
     serve,
     client,
     prepare,
+    synthesise,
     encode,
     assemble,
     train,

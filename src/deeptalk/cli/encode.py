@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from deeptalk.cli.arguments import Json
+from deeptalk.cli.sharding import NumWorkers, Ray, chosen_workers
 
 
 def encode(
@@ -22,7 +23,8 @@ def encode(
             show_default=False,
         ),
     ],
-    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes at a time.", min=1)] = 1,
+    workers: NumWorkers = 1,
+    ray: Ray = None,
     shard: Annotated[
         int, typer.Option("--shard", metavar="N", help="Answers in a file of codes.", min=1)
     ] = 1_000,
@@ -37,7 +39,7 @@ def encode(
 
     from deeptalk.cli.output import print_counts, print_json
     from deeptalk.cli.progress import bars
-    from deeptalk.data.shards import encode_manifest
+    from deeptalk.data.answer_codes import encode_manifest
     from deeptalk.model.weights import PACKAGED, model_folder
 
     folder = model_folder(codec) / "codec" if codec in PACKAGED else Path(codec)
@@ -45,7 +47,7 @@ def encode(
         encoded = encode_manifest(
             manifest,
             folder,
-            workers=workers,
+            workers=chosen_workers(workers, ray),
             answers_per_shard=shard,
             progress=lambda done, total: show("shards", done, total),
         )

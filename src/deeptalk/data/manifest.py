@@ -69,6 +69,15 @@ def read_manifest(
     return ManifestContent(records=tuple(records), rejects=rejects)
 
 
+def read_whole_manifest(path: Path, *, kind: Kind) -> tuple[Record, ...]:
+    """The records of a manifest that will be written again: `DataError` counts those that can't be used."""
+    content = read_manifest(path, kind=kind)
+    if content.rejects:
+        faults = ", ".join(f"{count:,} {reason}" for reason, count in content.rejects.items())
+        raise DataError(f"{path} has records that can't be used ({faults}); mend it, or prepare it first.")
+    return content.records
+
+
 def find_fault(record: Record, *, kind: Kind) -> str | None:
     """The reason why a record of this kind can't be used, or None; reasons are few and countable."""
     if not isinstance(record.get("id"), str) or not record["id"]:

@@ -1,49 +1,32 @@
-"""Codes of recorded answers, shard by shard, by many processes: nothing is made twice and nothing is lost."""
+"""Work on many clips in shards, by many processes: nothing is made twice and nothing is lost.
+
+A shard is made as a whole by one worker, which writes its index last: a shard without one isn't there, and
+is made by whoever comes next. `Workers` says who makes them: processes of this machine, or of many.
+"""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-import torch
-
-from deeptalk.codec import Codec, load_codec
-from deeptalk.data.manifest import read_manifest, write_lines
-from deeptalk.data.packs import AudioFile, save_array
 from deeptalk.errors import DataError
-from deeptalk.files import write_text
-
-ORDER = "breadth"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpokenAnswer:
-    """A recorded answer: its place in the manifest and in its recording, in seconds."""
-
-    record: int
-    message: int
-    audio: str
-    offset: float
-    duration: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
-    """Answers that are encoded together, into ``path`` with an index (JSON) beside it.
+    """Items that are made together, into ``path`` with an index (JSON) beside it.
 
-    What it is made of, codec and clips, is in its name: the codes that a manifest names are never replaced.
+    What it is made of is in its name: what a manifest names is never replaced by something else.
     """
 
     path: Path
-    answers: tuple[SpokenAnswer, ...]
+    items: tuple[Any, ...]
 
     @property
     def index(self) -> Path:
@@ -51,155 +34,99 @@ class Shard:
         return self.path.with_suffix(".json")
 
     def found(self) -> list[dict[str, Any]] | None:
-        """Where each answer's codes stand, or why there are none; None while the shard isn't whole."""
+        """What became of each item, or why nothing did; None while the shard isn't whole."""
         try:
             found = json.loads(self.index.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return found if self.path.is_file() else None
+        return found if self.path.exists() else None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EncodedManifest:
-    """What became of a manifest: ``num_made`` shards were made now, the others stood there."""
-
-    manifest: str
-    num_answers: int
-    num_frames: int
-    num_shards: int
-    num_made: int
-    rejects: Mapping[str, int] = field(default_factory=dict)
+Make = Callable[[Shard], None]
+"""Makes a shard, its index last; it travels to other processes, so it is a function of a module."""
+Progress = Callable[[int, int], None]
+"""Is told how many shards of how many are made."""
 
 
-def encode_manifest(
-    path: Path,
-    codec_folder: Path,
-    *,
-    workers: int = 1,
-    answers_per_shard: int = 1_000,
-    progress: Callable[[int, int], None] | None = None,
-    run: Callable[[Shard, Path], None] | None = None,
-) -> EncodedManifest:
-    """Give every recorded answer of a dialogue manifest its codes, in ``codes/NAME/`` beside it.
-
-    Interrupted, it goes on shard by shard; a shard whose worker was lost is made again. Another codec, or
-    other clips, make their shards anew. At the end the manifest is replaced by one whose answers name their
-    codes; answers that can't be read have none and are counted, those that came with codes keep them.
-    ``run`` replaces the encoding itself, for tests.
-
-    Raises:
-        DataError: a record can't be used, a recording has no duration, no answer has a recording, or no
-            worker comes to an end.
-        CheckpointError: the codec can't be opened.
-    """
-    path = path.resolve()  # so that its paths hold when it is read again
-    content = read_manifest(path, kind="dialogue")
-    if content.rejects:
-        faults = ", ".join(f"{count:,} {reason}" for reason, count in content.rejects.items())
-        raise DataError(f"{path} has records that can't be used ({faults}); mend it, or prepare it first.")
-    records = [dict(record) for record in content.records]
-    answers = tuple(_answers(path, records))
-    if not answers:
-        raise DataError(f"{path}: no answer has a recording (audio) and no codes of its own to be encoded.")
-    codec_mark = _digest(codec_folder, load_codec(codec_folder))
-    folder = path.parent / "codes" / path.stem
-    shards = [
-        _shard(folder, number, answers[start : start + answers_per_shard], codec_mark=codec_mark)
-        for number, start in enumerate(range(0, len(answers), answers_per_shard))
-    ]
-    missing = [shard for shard in shards if shard.found() is None]
-    folder.mkdir(parents=True, exist_ok=True)
-    _make_all(missing, codec_folder, workers=workers, progress=progress, run=run or encode_shard)
-    rejects: Counter[str] = Counter()
-    num_frames = 0
-    for shard in shards:
-        for answer, found in zip(shard.answers, shard.found() or (), strict=True):
-            message = records[answer.record]["messages"][answer.message]
-            for key in ("codes", "order", "first_frame", "num_frames"):
-                message.pop(key, None)
-            if "reason" in found:
-                rejects[found["reason"]] += 1
-                continue
-            num_frames += found["num_frames"]
-            message |= {"codes": str(shard.path.relative_to(path.parent)), "order": ORDER, **found}
-    write_lines(path, records)
-    _clear(folder, shards)
-    return EncodedManifest(
-        manifest=str(path),
-        num_answers=len(answers) - rejects.total(),
-        num_frames=num_frames,
-        num_shards=len(shards),
-        num_made=len(missing),
-        rejects=dict(rejects),
-    )
+_MOST_FRUITLESS = 3
+"""A lost process takes the others of its round with it, and their shards: one such round proves nothing."""
 
 
-def encode_shard(shard: Shard, codec_folder: Path) -> None:
-    """Encode a shard's answers one by one; the index, written last, says that it is whole."""
-    torch.set_num_threads(1)
-    codec = load_codec(codec_folder)
-    codes, index, first = [np.zeros((0, codec.num_codebooks), dtype=np.int16)], [], 0
-    for answer in shard.answers:
-        try:
-            samples = AudioFile(Path(answer.audio), sample_rate=codec.sample_rate).read(
-                answer.offset, answer.duration
-            )
-        except DataError as error:
-            index.append({"reason": str(error)})
-            continue
-        with torch.inference_mode():
-            found = codec.encode(torch.from_numpy(samples)[None])[0].T.cpu().numpy().astype(np.int16)
-        index.append({"first_frame": first, "num_frames": len(found)})
-        codes.append(found)
-        first += len(found)
-    save_array(shard.path, np.concatenate(codes))
-    write_text(shard.index, json.dumps(index))
+class Workers(Protocol):
+    """Who makes shards."""
+
+    def make(self, shards: Sequence[Shard], make: Make) -> Iterator[None]:
+        """Make shards in any order, a step for each; where workers are lost it ends before all are made."""
+        ...
 
 
-def _shard(folder: Path, number: int, answers: tuple[SpokenAnswer, ...], *, codec_mark: str) -> Shard:
-    clips = [(answer.audio, answer.offset, answer.duration) for answer in answers]
-    mark = sha256(json.dumps([codec_mark, clips]).encode()).hexdigest()[:16]
-    return Shard(path=folder / f"{number:05d}-{mark}.npy", answers=answers)
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Processes of this machine; one makes the shards in this process itself."""
 
+    number: int = 1
 
-def _make_all(
-    shards: Sequence[Shard],
-    codec_folder: Path,
-    *,
-    workers: int,
-    progress: Callable[[int, int], None] | None,
-    run: Callable[[Shard, Path], None],
-) -> None:
-    """Make shards in processes; where some are lost, what they had not finished is given to others."""
-    left = list(shards)
-    while left:
-        if workers == 1:
-            for number, shard in enumerate(left, 1):
-                run(shard, codec_folder)
-                if progress is not None:
-                    progress(number, len(left))
+    def make(self, shards: Sequence[Shard], make: Make) -> Iterator[None]:
+        """Make shards one by one or side by side; a lost process ends the round."""
+        if self.number == 1:
+            for shard in shards:
+                make(shard)
+                yield
             return
-        before = len(left)
-        with ProcessPoolExecutor(min(workers, len(left)), mp_context=_processes()) as pool:
-            jobs = [pool.submit(run, shard, codec_folder) for shard in left]
+        with ProcessPoolExecutor(min(self.number, len(shards)), mp_context=_processes()) as pool:
+            jobs = [pool.submit(make, shard) for shard in shards]
             try:
                 for job in as_completed(jobs):
                     job.result()
-                    if progress is not None:
-                        progress(len(shards) - before + sum(job.done() for job in jobs), len(shards))
+                    yield
             except BrokenProcessPool:
-                pass  # a worker was killed; every shard that isn't whole is made in the next round
+                return  # a worker was killed; every shard that isn't whole is made in the next round
             finally:
                 pool.shutdown(cancel_futures=True)  # a mistake is told before the rest is made
-        left = [shard for shard in left if shard.found() is None]
-        if len(left) == before:
+
+
+def plan_shards(folder: Path, items: Sequence[Any], *, size: int, mark: object, suffix: str) -> list[Shard]:
+    """Shards of ``size`` items, called by their number and a hash of ``mark`` and of what they are made of.
+
+    ``mark`` and items must be told apart by their ``repr``.
+    """
+    shards = []
+    for number, start in enumerate(range(0, len(items), size)):
+        part = tuple(items[start : start + size])
+        digest = sha256(repr((mark, part)).encode()).hexdigest()[:16]
+        shards.append(Shard(path=folder / f"{number:05d}-{digest}{suffix}", items=part))
+    return shards
+
+
+def make_shards(
+    shards: Sequence[Shard], make: Make, *, workers: Workers, progress: Progress | None = None
+) -> int:
+    """Make the shards that aren't there yet, and count them; where workers are lost, others make the rest.
+
+    Raises:
+        DataError: the workers are lost again and again before any of them finishes a shard.
+    """
+    left = [shard for shard in shards if shard.found() is None]
+    number, fruitless = len(left), 0
+    for folder in {shard.path.parent for shard in left}:
+        folder.mkdir(parents=True, exist_ok=True)
+    while left:
+        done = number - len(left)
+        for step, _ in enumerate(workers.make(left, make), done + 1):
+            if progress is not None:
+                progress(step, number)
+        before, left = len(left), [shard for shard in left if shard.found() is None]
+        fruitless = fruitless + 1 if len(left) == before else 0
+        if fruitless == _MOST_FRUITLESS:
             raise DataError(
-                f"the workers were lost before any finished one of {before} shards; take fewer (--workers)."
+                f"the workers were lost {fruitless} times before any finished one of {before} shards; take "
+                "fewer (--workers) or smaller ones (--shard)."
             )
+    return number
 
 
-def _clear(folder: Path, shards: Sequence[Shard]) -> None:
-    """Remove what lost workers had begun, and shards that the manifest no longer names."""
+def clear_folder(folder: Path, shards: Iterable[Shard]) -> None:
+    """Remove what lost workers had begun, and shards that belong to no manifest any more."""
     kept = {path for shard in shards for path in (shard.path, shard.index)}
     for path in folder.iterdir():
         if path not in kept and path.name.lstrip(".")[:5].isdigit():
@@ -209,31 +136,5 @@ def _clear(folder: Path, shards: Sequence[Shard]) -> None:
 def _processes() -> ForkServerContext:
     """New processes that inherit no thread and no accelerator; what they import is imported once."""
     context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["deeptalk.data.answer_codes"])
     return context
-
-
-def _answers(path: Path, records: Sequence[Mapping[str, Any]]) -> Iterator[SpokenAnswer]:
-    for number, record in enumerate(records):
-        for place, message in enumerate(record["messages"]):
-            is_recorded = message["role"] == "assistant" and "audio" in message
-            if is_recorded and ("codes" not in message or "first_frame" in message):
-                if message.get("duration") is None:
-                    raise DataError(
-                        f"{path}: record {record['id']!r} has an answer whose audio has no duration; "
-                        "`deeptalk prepare folder` measures recordings."
-                    )
-                yield SpokenAnswer(
-                    record=number,
-                    message=place,
-                    audio=message["audio"],
-                    offset=message.get("offset", 0.0),
-                    duration=message["duration"],
-                )
-
-
-def _digest(folder: Path, codec: Codec) -> str:
-    """What tells one codec from another: its files."""
-    files = sorted((folder / "config.json", *folder.glob("*.safetensors")))
-    sizes = f"{codec.num_codebooks} {codec.codebook_size}"
-    return sha256(b"".join(path.read_bytes() for path in files) + sizes.encode()).hexdigest()
