@@ -63,9 +63,8 @@ def harness(monkeypatch: pytest.MonkeyPatch):
         module = ModuleType(name)
         vars(module).update(content)
         monkeypatch.setitem(sys.modules, name, module)
-    lm_harness.register.cache_clear()
-    yield registry
-    lm_harness.register.cache_clear()
+    monkeypatch.setattr(lm_harness, "_registered", [])
+    return registry
 
 
 def test_the_class_answers_requests(harness, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +99,8 @@ def test_the_class_answers_requests(harness, loaded: LoadedModel, monkeypatch: p
 
 
 def test_without_the_harness_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lm_eval", None)
-    lm_harness.register.cache_clear()
+    for name in ("lm_eval", "lm_eval.api.model"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(lm_harness, "_registered", [])
     with pytest.raises(ConfigError, match=r"deeptalk\[lm-eval\]"):
         lm_harness.register()

@@ -1,4 +1,4 @@
-"""The untouched backbone through our class against the harness's own class for stock models.
+"""Our class against the harness's own: for stock models (the untouched backbone) and for servers.
 
 Needs lm-evaluation-harness, an extra; skipped where it is not installed.
 """
@@ -12,10 +12,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from deeptalk.decoding import LoadedModel
+from deeptalk.cli.served import served
+from deeptalk.codec import SineCodec, save_codec
+from deeptalk.decoding import LoadedModel, load
 from deeptalk.errors import ConfigError
 from deeptalk.evaluation.benchmarks import lm_harness
 from deeptalk.evaluation.benchmarks.text_model import TextModel, text_backbone
+from deeptalk.model import save
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the harness's own
 
@@ -142,3 +145,55 @@ def test_tasks_give_the_score_of_every_item(tasks: Path, loaded: LoadedModel) ->
     }
     with pytest.raises(ConfigError, match="has no task tiny_chance, other;"):
         lm_harness.run_tasks(model, ["tiny_chance", "tiny_choice", "other"], folder=tasks)
+
+
+def test_the_class_and_the_server_give_the_same(tasks: Path, loaded: LoadedModel) -> None:
+    """``local-completions`` of the harness against ``/v1/completions`` of a server with the same model."""
+    from lm_eval.evaluator import simple_evaluate  # pyright: ignore[reportMissingImports]
+    from lm_eval.models.openai_completions import (  # pyright: ignore[reportMissingImports]
+        LocalCompletionsAPI,
+    )
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+
+    pytest.importorskip("uvicorn", reason="the server needs deeptalk[serve]")
+    folder, words, stock = tasks / "model", tasks / "words.json", stock_tokenizer()
+    plain = Tokenizer.from_str(stock.backend_tokenizer.to_str())
+    plain.post_processor = processors.Sequence([])  # pyright: ignore
+    plain.save(str(words))
+    stock.save_pretrained(tasks / "tokenizer")
+    save(loaded.model, folder, tokenizer_path=words, provenance={"recipe": "none"})
+    save_codec(SineCodec(), folder / "codec")
+    opened = load(folder)
+    ours = lm_harness.register()(TextModel(opened.engine, batch_size=3))
+    manager = TaskManager(include_path=str(tasks))
+    found: list[Any] = []
+    with served("--no-ui", "--model", str(folder)) as url:
+        base = url.replace("ws://", "http://").removesuffix("/realtime")
+        over_http = LocalCompletionsAPI(
+            base_url=f"{base}/completions",
+            model="model",
+            tokenizer=str(tasks / "tokenizer"),
+            tokenizer_backend="huggingface",
+            add_bos_token=True,
+            batch_size=4,
+            max_length=128,
+        )
+        for lm in (ours, over_http):
+            found.append(
+                simple_evaluate(
+                    model=lm, tasks=["tiny_choice", "tiny_write"], bootstrap_iters=0, task_manager=manager
+                )
+            )
+    for task, metric in (("tiny_choice", "acc"), ("tiny_choice", "acc_norm"), ("tiny_write", "exact_match")):
+        left, right = (result["results"][task][f"{metric},none"] for result in found)
+        assert left == right
+    likelihoods = [
+        [float(r[0]) for s in result["samples"]["tiny_choice"] for one in s["resps"] for r in one]
+        for result in found
+    ]
+    assert len(likelihoods[0]) == 24
+    assert likelihoods[0] == pytest.approx(likelihoods[1], abs=1e-3)
+    texts = [
+        [one for s in result["samples"]["tiny_write"] for r in s["resps"] for one in r] for result in found
+    ]
+    assert texts[0] == texts[1]

@@ -8,7 +8,6 @@ classes of others, so its command line is started from here::
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -51,13 +50,18 @@ def continue_all(model: TextModel, requests: Sequence[tuple[str, Mapping[str, An
     return texts
 
 
-@lru_cache
+_registered: list[type[Any]] = []
+"""The class, once it is made."""
+
+
 def register() -> type[Any]:
-    """Make the class and enter it in the harness's registry as ``deeptalk``.
+    """Make the class, once, and enter it in the harness's registry as ``deeptalk``.
 
     Raises:
         ConfigError: the harness is not installed.
     """
+    if _registered:
+        return _registered[0]
     try:
         from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
         from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
@@ -115,6 +119,7 @@ def register() -> type[Any]:
             """What is written behind each context."""
             return continue_all(self.text_model, [request.args for request in requests])
 
+    _registered.append(HarnessModel)
     return HarnessModel
 
 
