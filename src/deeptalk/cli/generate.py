@@ -1,18 +1,21 @@
 """``deeptalk eval answer`` and its neighbours: a model of ours at work on a public set."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deeptalk.cli.arguments import Json, Model, Voice
+from deeptalk.cli.arguments import Json, Model, Seed, Temperature, TopK, Voice
 from deeptalk.cli.pairs import Listener
 from deeptalk.cli.score import AllowMissing, AnswerColumn, Layout, QuestionSet
 
 if TYPE_CHECKING:
-    from deeptalk.evaluation.benchmarks.generation import Ask
+    from deeptalk.decoding import LoadedModel
+    from deeptalk.evaluation.benchmarks.generation import Ask, Given
+    from deeptalk.evaluation.recognisers import Recogniser
 
 
 class Form(StrEnum):
@@ -40,6 +43,16 @@ Recogniser = Annotated[
 Whisper = Annotated[
     Path | None, typer.Option("--whisper", metavar="DIR", help="Folder of the recogniser whisper.")
 ]
+Language = Annotated[
+    str | None,
+    typer.Option(
+        "--language", metavar="NAME", help="What whisper hears, as en; it finds out by itself else."
+    ),
+]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option("--device", metavar="NAME", help="cpu or cuda:0; repeatable: a process for each."),
+]
 
 
 def answer(
@@ -50,9 +63,14 @@ def answer(
     asked: Annotated[Form, typer.Option("--from", help="How the questions are put.")] = Form.SPEECH,
     given: Annotated[Form, typer.Option("--to", help="How they are answered.")] = Form.SPEECH,
     model: Model = "pocket",
+    devices: Devices = None,
     voice: Voice = None,
+    temperature: Temperature = 0.0,
+    top_k: TopK = 0,
+    seed: Seed = 0,
     recogniser: Recogniser = None,
     whisper: Whisper = None,
+    language: Language = None,
     limit: Limit = None,
     max_text_tokens: MostTokens = 160,
     max_frames: MostFrames = 360,
@@ -61,31 +79,27 @@ def answer(
 ) -> None:
     """Let a model answer a set of questions; `eval score-answers` scores DIR/answers.jsonl.
 
-    Greedily, in batches. A question that can't be heard has no answer, and counts as wrong.
+    Greedily unless --temperature is given, in batches. A question that can't be heard has no answer, and
+    counts as wrong.
     """
-    from deeptalk.errors import DataError
-    from deeptalk.evaluation.benchmarks.generation import Ask
     from deeptalk.evaluation.benchmarks.question_sets import read_questions
 
-    asks = []
-    for item in read_questions(questions, layout=layout, answer_column=answer_column):
-        if asked is Form.SPEECH and item.audio is None:
-            raise DataError(f"{questions}: question {item.id!r} has no recording; ask with --from text.")
-        if asked is Form.TEXT and not item.question.strip():
-            raise DataError(f"{questions}: question {item.id!r} has no text; ask with --from speech.")
-        asks.append(Ask(id=item.id, audio=item.audio if asked is Form.SPEECH else None, text=item.question))
-    _run(
-        asks[:limit],
-        out,
-        mode="speaker" if given is Form.SPEECH else "text",
+    items = read_questions(questions, layout=layout, answer_column=answer_column)
+    asks = asks_of(items, questions, asked)
+    work = Work(
+        out=out,
         model=model,
+        devices=devices,
+        mode="speaker" if given is Form.SPEECH else "text",
         voice=voice,
+        drawing=Drawing(temperature=temperature, top_k=top_k, seed=seed),
         recogniser=recogniser,
         whisper=whisper,
-        limits=(max_text_tokens, max_frames),
-        allow_missing=allow_missing,
-        is_json=json,
+        language=language,
+        max_text_tokens=max_text_tokens,
+        max_frames=max_frames,
     )
+    _tell(work, work.run(asks[:limit]), allow_missing=allow_missing, is_json=json)
 
 
 def transcribe(
@@ -94,6 +108,7 @@ def transcribe(
     ],
     out: Folder,
     model: Model = "pocket",
+    devices: Devices = None,
     limit: Limit = None,
     max_text_tokens: MostTokens = 160,
     allow_missing: AllowMissing = False,
@@ -107,15 +122,8 @@ def transcribe(
     from deeptalk.evaluation.benchmarks.speech_lists import read_speech
 
     asks = [Ask(id=item.id, audio=item.audio) for item in read_speech(references)]
-    _run(
-        asks[:limit],
-        out,
-        mode="asr",
-        model=model,
-        limits=(max_text_tokens, None),
-        allow_missing=allow_missing,
-        is_json=json,
-    )
+    work = Work(out=out, model=model, devices=devices, mode="asr", max_text_tokens=max_text_tokens)
+    _tell(work, work.run(asks[:limit]), allow_missing=allow_missing, is_json=json)
 
 
 def say(
@@ -124,124 +132,216 @@ def say(
     ],
     out: Folder,
     model: Model = "pocket",
+    devices: Devices = None,
     voice: Voice = None,
+    temperature: Temperature = 0.0,
+    top_k: TopK = 0,
+    seed: Seed = 0,
     recogniser: Recogniser = None,
     whisper: Whisper = None,
+    language: Language = None,
     limit: Limit = None,
     max_text_tokens: MostTokens = 160,
     max_frames: MostFrames = 360,
     allow_missing: AllowMissing = False,
     json: Json = False,
 ) -> None:
-    """Let a model read a list of texts aloud, into DIR/audio/ID.wav.
-
-    `eval score-transcripts LIST DIR/answers.jsonl --field transcript` scores what a recogniser heard.
-    """
-    from deeptalk.evaluation.benchmarks.generation import Ask
+    """Let a model read a list of texts aloud, into DIR/audio/ID.wav; `eval score-speech` scores it."""
     from deeptalk.evaluation.benchmarks.speech_lists import read_say_list
-    from deeptalk.streams.prompt import READ_ALOUD
 
-    items = read_say_list(texts)
-    asks = [Ask(id=item.id, audio=None, text=READ_ALOUD.format(text=item.text)) for item in items]
-    _run(
-        asks[:limit],
-        out,
-        mode="speaker",
+    work = Work(
+        out=out,
         model=model,
+        devices=devices,
+        mode="speaker",
         voice=voice,
+        drawing=Drawing(temperature=temperature, top_k=top_k, seed=seed),
         recogniser=recogniser,
         whisper=whisper,
-        limits=(max_text_tokens, max_frames),
-        allow_missing=allow_missing,
-        is_json=json,
+        language=language,
+        max_text_tokens=max_text_tokens,
+        max_frames=max_frames,
     )
+    asks = spoken_asks(read_say_list(texts))
+    _tell(work, work.run(asks[:limit]), allow_missing=allow_missing, is_json=json)
 
 
-def _run(
-    asks: "Sequence[Ask]",
-    out: Path,
-    *,
-    mode: str,
-    model: str,
-    limits: tuple[int, int | None],
-    allow_missing: bool,
-    is_json: bool,
-    voice: str | None = None,
-    recogniser: Listener | None = None,
-    whisper: Path | None = None,
-) -> None:
-    """Open the model, ask, tell; exit status 1 if something is missing that may not be."""
-    import sys
-    from dataclasses import asdict
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawing:
+    """How codes of speech are drawn; greedily at temperature 0."""
 
-    from deeptalk.cli.evaluation import about_model, check_place
-    from deeptalk.cli.opening import longest_clip_seconds, open_model
-    from deeptalk.cli.output import console, print_json
-    from deeptalk.cli.pairs import open_recogniser
-    from deeptalk.cli.progress import bars
-    from deeptalk.cli.transcribe import LONGEST_SECONDS
-    from deeptalk.decoding.answer import Limits
-    from deeptalk.errors import ConfigError
-    from deeptalk.evaluation.answers import Respondent
-    from deeptalk.evaluation.benchmarks.generation import ANSWERS, Generator, generate
-    from deeptalk.model.weights import model_folder
-    from deeptalk.training.interruption import Interruption
+    temperature: float = 0.0
+    top_k: int = 0
+    seed: int = 0
 
-    is_spoken = mode == "speaker"
-    if not is_spoken and (voice or recogniser) is not None:
-        raise ConfigError("--voice and --recogniser are for spoken answers; there are none with --to text.")
-    check_place(out / ANSWERS)
-    loaded = open_model(model)
-    if is_spoken:
-        voice = voice or loaded.voices[0]
-        if voice not in loaded.voices:
-            raise ConfigError(f"No voice is called {voice!r}; this model has: {', '.join(loaded.voices)}.")
-        mode = f"speaker:{voice}"
-    listener = None if recogniser is None else open_recogniser(recogniser, loaded, whisper)
-    most_tokens, most_frames = limits
-    most = Limits(max_text_tokens=most_tokens, max_frames=most_frames or Limits().max_frames)
-    generator = Generator(
-        respondent=Respondent(loaded.engine, limits=most),
-        mode=mode,
-        longest_seconds=min(LONGEST_SECONDS, longest_clip_seconds(loaded.model)),
-        codec=loaded.codec if is_spoken else None,
-    )
-    settings = about_model(loaded, model_folder(model)) | {
-        "mode": mode,
-        "from": "text" if all(ask.audio is None for ask in asks) else "speech",
-        "decoding": "greedy",
-        "limits": asdict(most),
-        "longest_seconds": generator.longest_seconds,
-    }
-    with bars() as show, Interruption() as interruption:
-        found = generate(
-            asks,
-            generator,
-            out,
-            settings=settings,
-            recogniser=listener,
-            progress=show,
-            should_stop=lambda: interruption.requested,
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Ran:
+    """What came of a run: a line for each item, what it is of, and who has listened."""
+
+    given: "tuple[Given, ...]"
+    settings: dict[str, Any]
+    listener: "Recogniser | None"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """How a model is put to work on items; ``mode`` is ``text``, ``asr`` or ``speaker``."""
+
+    out: Path
+    model: str
+    mode: str
+    max_text_tokens: int
+    max_frames: int | None = None
+    devices: list[str] | None = None
+    voice: str | None = None
+    drawing: Drawing = Drawing()
+    recogniser: Listener | None = None
+    whisper: Path | None = None
+    language: str | None = None
+
+    @property
+    def is_spoken(self) -> bool:
+        """Whether answers have sound."""
+        return self.mode == "speaker"
+
+    def run(self, asks: "Sequence[Ask]", *, loaded: "LoadedModel | None" = None) -> Ran:
+        """Ask every item that has no answer yet; leaves with 130 after an interruption."""
+        import sys
+
+        from deeptalk.cli.evaluation import check_place
+        from deeptalk.cli.opening import open_model
+        from deeptalk.cli.pairs import open_recogniser
+        from deeptalk.cli.progress import bars
+        from deeptalk.errors import ConfigError
+        from deeptalk.evaluation.benchmarks.generation import ANSWERS, generate
+        from deeptalk.evaluation.benchmarks.workers import Workers, check_device
+        from deeptalk.training.interruption import Interruption
+
+        if not self.is_spoken and (self.voice or self.recogniser) is not None:
+            raise ConfigError(
+                "--voice and --recogniser are for spoken answers; there are none with --to text."
+            )
+        check_place(self.out / ANSWERS)
+        devices = [check_device(name) for name in self.devices or ["cpu"]]
+        loaded = loaded or open_model(self.model, device=devices[0])
+        listener = None
+        if self.recogniser is not None:
+            listener = open_recogniser(self.recogniser, loaded, self.whisper, language=self.language)
+        plan, settings = self._plan(loaded, asks)
+        generator = plan.generator(loaded)
+        with bars() as show, Interruption() as interruption:
+
+            def ask(answering: Any) -> "tuple[Given, ...] | None":
+                return generate(
+                    asks,
+                    answering,
+                    self.out,
+                    settings=settings,
+                    recogniser=listener,
+                    progress=show,
+                    should_stop=lambda: interruption.requested,
+                )
+
+            if len(devices) == 1:
+                found = ask(generator)
+            else:
+                with Workers(plan, devices, sample_rate=generator.sample_rate) as workers:
+                    found = ask(workers)
+        if found is None:
+            print(f"interrupted; the same command goes on with {self.out}", file=sys.stderr)
+            raise typer.Exit(130)
+        return Ran(given=found, settings=settings, listener=listener)
+
+    def _plan(self, loaded: "LoadedModel", asks: "Sequence[Ask]") -> tuple[Any, dict[str, Any]]:
+        """What the model does, and all that decides an answer but its question, for the record."""
+        from dataclasses import asdict
+
+        from deeptalk.cli.evaluation import about_model
+        from deeptalk.cli.opening import longest_clip_seconds
+        from deeptalk.cli.transcribe import LONGEST_SECONDS
+        from deeptalk.decoding import DecodingOptions, Sampling
+        from deeptalk.decoding.answer import Limits
+        from deeptalk.errors import ConfigError
+        from deeptalk.evaluation.benchmarks.workers import Plan
+        from deeptalk.model.weights import model_folder
+
+        mode = self.mode
+        if self.is_spoken:
+            voice = self.voice or loaded.voices[0]
+            if voice not in loaded.voices:
+                raise ConfigError(
+                    f"No voice is called {voice!r}; this model has: {', '.join(loaded.voices)}."
+                )
+            mode = f"speaker:{voice}"
+        most = Limits(max_text_tokens=self.max_text_tokens, max_frames=self.max_frames or Limits().max_frames)
+        drawn = Sampling(temperature=self.drawing.temperature, top_k=self.drawing.top_k)
+        plan = Plan(
+            model=self.model,
+            mode=mode,
+            longest_seconds=min(LONGEST_SECONDS, longest_clip_seconds(loaded.model)),
+            options=DecodingOptions(codec=drawn, limits=most),
+            seed=self.drawing.seed,
         )
-    if found is None:
-        print(f"interrupted; the same command goes on with {out}", file=sys.stderr)
-        raise typer.Exit(130)
-    missing = [one for one in found if one.reason or (is_spoken and one.audio is None)]
+        settings = about_model(loaded, model_folder(self.model)) | {
+            "mode": mode,
+            "from": "text" if all(ask.audio is None for ask in asks) else "speech",
+            "decoding": "greedy" if drawn.is_greedy else asdict(self.drawing),
+            "limits": asdict(most),
+            "longest_seconds": plan.longest_seconds,
+        }
+        return plan, settings
+
+
+def asks_of(items: Sequence[Any], path: Path, asked: Form) -> "list[Ask]":
+    """Questions as they are put; DataError where one has no recording, or no text."""
+    from deeptalk.errors import DataError
+    from deeptalk.evaluation.benchmarks.generation import Ask
+
+    for item in items:
+        if asked is Form.SPEECH and item.audio is None:
+            raise DataError(f"{path}: question {item.id!r} has no recording; ask with --from text.")
+        if asked is Form.TEXT and not item.question.strip():
+            raise DataError(f"{path}: question {item.id!r} has no text; ask with --from speech.")
+    return [
+        Ask(id=item.id, audio=item.audio if asked is Form.SPEECH else None, text=item.question)
+        for item in items
+    ]
+
+
+def spoken_asks(items: Sequence[Any]) -> "list[Ask]":
+    """Texts to be read aloud."""
+    from deeptalk.evaluation.benchmarks.generation import Ask
+    from deeptalk.streams.prompt import READ_ALOUD
+
+    return [Ask(id=item.id, audio=None, text=READ_ALOUD.format(text=item.text)) for item in items]
+
+
+def _tell(work: Work, ran: Ran, *, allow_missing: bool, is_json: bool) -> None:
+    """What came of a run; exit status 1 if something is missing that may not be."""
+    import sys
+
+    from deeptalk.cli.output import console, print_json
+    from deeptalk.evaluation.benchmarks.generation import ANSWERS
+
+    missing = [one for one in ran.given if one.reason or (work.is_spoken and one.audio is None)]
     counts = {
-        "num_items": len(found),
+        "num_items": len(ran.given),
         "num_missing": len(missing),
-        "num_runaway": sum(one.finish_reason == "length" for one in found),
+        "num_runaway": sum(one.finish_reason == "length" for one in ran.given),
     }
-    heard_by = listener and {"name": listener.name, "hash": listener.hash}
+    path, heard_by = work.out / ANSWERS, None
+    if ran.listener is not None:
+        heard_by = {"name": ran.listener.name, "hash": ran.listener.hash}
     if is_json:
-        print_json({"answers": str(out / ANSWERS), **counts, "recogniser": heard_by, "settings": settings})
+        print_json({"answers": str(path), **counts, "recogniser": heard_by, "settings": ran.settings})
     else:
         shown = "  ".join(f"{name.removeprefix('num_')} {count}" for name, count in counts.items())
-        console().print(f"{out / ANSWERS}: {shown}")
+        console().print(f"{path}: {shown}")
     if missing and not allow_missing:
         reason = missing[0].reason or "no sound"
         print(
-            f"{len(missing)} of {len(found)} items lack an answer, first {missing[0].id!r} ({reason}); "
+            f"{len(missing)} of {len(ran.given)} items lack an answer, first {missing[0].id!r} ({reason}); "
             "they count as wrong (with --allow-missing this is no failure).",
             file=sys.stderr,
         )

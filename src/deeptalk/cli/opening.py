@@ -12,9 +12,9 @@ SMALL = 100_000_000
 """A model of fewer parameters decodes fastest with one thread: its matrices are too small to share."""
 
 
-def open_model(name: str) -> LoadedModel:
+def open_model(name: str, *, device: str = "cpu") -> LoadedModel:
     """The model of a folder, or the built-in one, on as many threads as suit its size."""
-    loaded = load(name)
+    loaded = load(name, device=device)
     num_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     if num_parameters < SMALL and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)

@@ -133,19 +133,23 @@ def print_report(report: "PairReport", out: Path, *, drift: float | None, is_dri
             screen.print(f"  {name:<36}{form.format(value)}")
 
 
-def open_recogniser(listener: Listener, loaded: "LoadedModel", whisper: Path | None) -> "Recogniser":
-    """Who listens; ConfigError for Whisper without a folder."""
+def open_recogniser(
+    listener: Listener, loaded: "LoadedModel", whisper: Path | None, *, language: str | None = None
+) -> "Recogniser":
+    """Who listens; ConfigError for Whisper without a folder, and for a language without Whisper."""
     from importlib.resources import files
 
     from deeptalk.evaluation.recognisers import JudgeRecogniser, ModelRecogniser, WhisperRecogniser
 
+    if language is not None and listener is not Listener.WHISPER:
+        raise ConfigError("--language is for the recogniser whisper.")
     if listener is Listener.MODEL:
         return ModelRecogniser(loaded)
     if listener is Listener.JUDGE:
         return JudgeRecogniser(Path(str(files("deeptalk"))) / "assets" / "evaluation")
     if whisper is None:
         raise ConfigError("the recogniser whisper needs --whisper DIR, the folder of its model.")
-    return WhisperRecogniser(whisper)
+    return WhisperRecogniser(whisper, language=language)
 
 
 def _tell_interruption(out: Path, *, is_json: bool) -> None:

@@ -32,13 +32,21 @@ class Answered:
 
 
 class Respondent:
-    """Asks one model in batches of like length; greedy, so the answers are the same every time."""
+    """Asks one model in batches of like length; greedy unless ``options`` say otherwise."""
 
-    def __init__(self, engine: DecodingEngine, *, batch_size: int = 16, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        engine: DecodingEngine,
+        *,
+        batch_size: int = 16,
+        limits: Limits | None = None,
+        options: DecodingOptions | None = None,
+    ) -> None:
         if engine.model.tokenizer is None:
             raise ConfigError("the model has no tokenizer; load it from its folder.")
         self.engine, self.batch_size = engine, batch_size
-        self.options = DecodingOptions(limits=limits or Limits(max_frames=120, max_text_tokens=60))
+        limits = limits or Limits(max_frames=120, max_text_tokens=60)
+        self.options = options or DecodingOptions(limits=limits)
 
     @torch.inference_mode()
     def hear(self, samples: Float[Tensor, "S"]) -> Float[Tensor, "U D"]:
@@ -57,13 +65,20 @@ class Respondent:
         """A single written question."""
         return Asked(turns=(Turn(role="user", text=text),))
 
-    def answer(self, asked: Sequence[Asked], *, mode: str) -> list[Answered]:
-        """The answers, in the order of the questions."""
+    def answer(
+        self, asked: Sequence[Asked], *, mode: str, seeds: Sequence[int] | None = None
+    ) -> list[Answered]:
+        """The answers, in the order of the questions; ``seeds`` matter where something is drawn."""
         prompts = [self._prompt(question, mode) for question in asked]
         answers: list[Answered | None] = [None] * len(asked)
         for group in self._batches(prompts):
             speech = [torch.cat(asked[i].speech) if asked[i].speech else None for i in group]
-            found = self.engine.generate([prompts[i] for i in group], speech=speech, options=self.options)
+            found = self.engine.generate(
+                [prompts[i] for i in group],
+                speech=speech,
+                options=self.options,
+                seeds=None if seeds is None else [seeds[i] for i in group],
+            )
             for i, one in zip(group, found, strict=True):
                 text = self._tokenizer.decode(list(one.text_ids)).strip()
                 answers[i] = Answered(text=text, codes=one.codes, finish_reason=one.finish_reason)

@@ -3,16 +3,17 @@
 import json
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
 from deeptalk.audio import load_waveform
 from deeptalk.codec import Codec
 from deeptalk.decoding import LoadedModel
+from deeptalk.decoding.answer import Limits
 from deeptalk.errors import DataError
 from deeptalk.evaluation.answers import Answered, Asked, Respondent
 from deeptalk.evaluation.judge import SpeechJudge
@@ -26,6 +27,10 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 TIMED_SECONDS = 3.0
 """The length of the questions whose answers are timed."""
+
+Part = Literal["text", "speech", "transcription", "refusals", "follow-ups", "digits", "latency"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""What is asked one after the other, each for some rows of the table."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -64,10 +69,17 @@ class PocketEvaluation:
     """Asks one model all questions of an evaluation set."""
 
     def __init__(
-        self, loaded: LoadedModel, questions: EvalSet, *, voice: str, limit: int | None = None
+        self,
+        loaded: LoadedModel,
+        questions: EvalSet,
+        *,
+        voice: str,
+        limit: int | None = None,
+        every: int = 1,
+        limits: Limits | None = None,
     ) -> None:
-        self.loaded, self.questions = loaded, questions
-        self.respondent = Respondent(loaded.engine)
+        self.loaded, self.questions, self.every = loaded, questions, every
+        self.respondent = Respondent(loaded.engine, limits=limits)
         self.mode = f"speaker:{voice}"
         self.limit = limit
         self.report = PocketReport()
@@ -79,20 +91,22 @@ class PocketEvaluation:
         fsdd: Path | None = None,
         refusal: str,
         num_timed: int = 20,
+        parts: Sequence[Part] = PARTS,
         progress: Progress | None = None,
     ) -> PocketReport:
-        """All rows of the table; rows that lack what they need are listed as not run."""
+        """The rows of some parts of the table; those that lack what they need are listed as not run."""
         tell = progress or (lambda _name, _done, _total: None)
-        steps: list[tuple[str, Callable[[], None]]] = [
-            ("text to text", self.text_to_text),
-            ("speech to text and speech", lambda: self.speech_to_speech(judges)),
-            ("transcription", self.transcription),
-            ("refusals", lambda: self.refusals(refusal)),
-            ("follow-ups", self.follow_ups),
-            ("digits of real people", lambda: self.real_digits(fsdd)),
-            ("latency", lambda: self.latency(num_timed)),
-        ]
-        for number, (name, step) in enumerate(steps):
+        known: dict[Part, Callable[[], None]] = {
+            "text": self.text_to_text,
+            "speech": lambda: self.speech_to_speech(judges),
+            "transcription": self.transcription,
+            "refusals": lambda: self.refusals(refusal),
+            "follow-ups": self.follow_ups,
+            "digits": lambda: self.real_digits(fsdd),
+            "latency": lambda: self.latency(num_timed),
+        }
+        steps = {name: known[name] for name in PARTS if name in parts}
+        for number, (name, step) in enumerate(steps.items()):
             tell(name, number, len(steps))
             step()
         tell("done", len(steps), len(steps))
@@ -117,7 +131,7 @@ class PocketEvaluation:
             self.report.not_run += ["speech_to_speech (no judge)", "read_aloud_wer (no judge)"]
             return
         sounds = [sound_of(g, self.loaded.codec) for g in given]
-        for name, judge in (("bigram", judges.bigram), ("unigram", judges.unigram)):
+        for name, judge in judges.named():
             heard = [judge.transcribe(s, sample_rate=self.loaded.codec.sample_rate) for s in sounds]
             score = exact_score(f"speech_to_speech/{name}", heard, [i.answers[-1] for i in items])
             self.report.scores.append(score)
@@ -216,7 +230,7 @@ class PocketEvaluation:
                 )
 
     def _items(self, *categories: str) -> tuple[EvalItem, ...]:
-        items = self.questions.of(*categories)
+        items = self.questions.of(*categories)[:: self.every]
         return items[: self.limit] if self.limit else items
 
     def _frames(self, item: EvalItem, turn: int) -> Float[Tensor, "U D"]:
@@ -268,7 +282,13 @@ class Judges:
     """The judge with its closed bigram, and with the closed unigram as the check without word order."""
 
     bigram: SpeechJudge
-    unigram: SpeechJudge
+    unigram: SpeechJudge | None = None
+
+    def named(self) -> Iterator[tuple[str, SpeechJudge]]:
+        """Those that there are, with their names."""
+        yield "bigram", self.bigram
+        if self.unigram is not None:
+            yield "unigram", self.unigram
 
 
 def digit_recordings(folder: Path) -> list[Path]:
@@ -312,7 +332,7 @@ def judge_floor(judges: Judges, questions: EvalSet, *, voice: str, limit: int | 
     texts = [item.answers[-1] for item in items]
     sounds = [synthesise(text, ANSWER_VOICES[voice]) for text in texts]
     scores = []
-    for name, judge in (("bigram", judges.bigram), ("unigram", judges.unigram)):
+    for name, judge in judges.named():
         heard = [
             judge.transcribe(torch.from_numpy(said.samples).float() / 32_768, sample_rate=said.sample_rate)
             for said in sounds

@@ -71,7 +71,9 @@ class JudgeRecogniser:
 
     def __init__(self, folder: Path) -> None:
         """`folder` has `judge_lexicon.json`."""
-        self._judge = open_judges(folder).unigram
+        judge = open_judges(folder).unigram
+        assert judge is not None, "only whoever wants the bigram alone goes without"
+        self._judge = judge
         self.hash = self._judge.hash
 
     def transcribe(self, sounds: Sequence[Float[Tensor, "S"]], *, sample_rate: int) -> list[str]:
@@ -80,11 +82,14 @@ class JudgeRecogniser:
 
 
 class WhisperRecogniser:
-    """Whisper from a local folder in Hugging Face layout; nothing is downloaded."""
+    """Whisper from a local folder in Hugging Face layout; nothing is downloaded.
+
+    It finds the language of each sound by itself unless it is told one, as ``en`` or ``zh``.
+    """
 
     name = "whisper"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, language: str | None = None) -> None:
         """`ConfigError` where the folder holds no Whisper that `transformers` can open."""
         from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
@@ -103,7 +108,9 @@ class WhisperRecogniser:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(f"{folder}: Whisper can't be opened ({reason}).") from error
         self._processor, self._model = processor, model.eval()
-        self.hash = _hash_of(folder / "config.json", *weights)
+        self._told = {} if language is None else {"language": language, "task": "transcribe"}
+        weights_hash = _hash_of(folder / "config.json", *weights)
+        self.hash = weights_hash if language is None else f"{weights_hash}-{language}"
 
     @torch.inference_mode()
     def transcribe(self, sounds: Sequence[Float[Tensor, "S"]], *, sample_rate: int) -> list[str]:
@@ -112,7 +119,10 @@ class WhisperRecogniser:
             return []
         clips = [resample(s, source_rate=sample_rate, target_rate=SAMPLE_RATE).cpu().numpy() for s in sounds]
         features = self._processor(clips, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
-        ids = self._model.generate(features.to(self._model.device, self._model.dtype))
+        try:
+            ids = self._model.generate(features.to(self._model.device, self._model.dtype), **self._told)
+        except ValueError as error:  # a language that it does not know, or a Whisper of English alone
+            raise ConfigError(f"Whisper can't be told its language: {str(error).splitlines()[0]}") from error
         return [text.strip() for text in self._processor.batch_decode(ids, skip_special_tokens=True)]
 
 

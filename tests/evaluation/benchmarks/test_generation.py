@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from deeptalk.decoding import Limits, LoadedModel
+from deeptalk.decoding import DecodingOptions, Limits, LoadedModel, Sampling
 from deeptalk.errors import DataError
 from deeptalk.evaluation.answers import Asked, Respondent
 from deeptalk.evaluation.benchmarks import generation
@@ -27,9 +27,9 @@ class Counting(Respondent):
         super().__init__(loaded.engine, limits=Limits(max_frames=3, max_text_tokens=4))
         self.calls: list[int] = []
 
-    def answer(self, asked: Sequence[Asked], *, mode: str):
+    def answer(self, asked: Sequence[Asked], *, mode: str, seeds: Sequence[int] | None = None):
         self.calls.append(len(asked))
-        return super().answer(asked, mode=mode)
+        return super().answer(asked, mode=mode, seeds=seeds)
 
 
 class Listener:
@@ -100,6 +100,28 @@ def test_answers_are_the_respondents_and_their_sound_is_saved(speaking, responde
         **dict(id="q0", text=found[0].text, audio=found[0].audio, seconds=found[0].seconds, transcript=None),
         **dict(finish_reason=found[0].finish_reason, reason=""),
     }
+
+
+def test_what_is_drawn_depends_on_the_seed_and_the_item_alone(loaded, tmp_path, monkeypatch) -> None:
+    limits = Limits(max_frames=4, max_text_tokens=4)
+    options = DecodingOptions(codec=Sampling(temperature=1.0), limits=limits)
+
+    def drawn(folder: str, *asks: Ask, seed: int, batch: int) -> dict[str, bytes]:
+        monkeypatch.setattr(generation, "BATCH_SIZE", batch)
+        generator = Generator(
+            respondent=Respondent(loaded.engine, options=options),
+            mode=f"speaker:{loaded.voices[0]}",
+            longest_seconds=2.0,
+            codec=loaded.codec,
+            seed=seed,
+        )
+        generate(asks, generator, tmp_path / folder, settings=SETTINGS)
+        return {ask.id: (tmp_path / folder / "audio" / f"{ask.id}.wav").read_bytes() for ask in asks}
+
+    asks = written("a", "bc", "hello")
+    together = drawn("together", *asks, seed=1, batch=3)
+    assert drawn("turned", *asks[::-1], seed=1, batch=1) == together
+    assert drawn("other", *asks, seed=2, batch=3) != together
 
 
 def test_an_interrupted_run_goes_on(speaking, respondent, tmp_path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import soundfile
 import torch
@@ -67,24 +67,73 @@ class Given:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Reply:
+    """What came of one item: ``text`` is None where nothing could be asked, and ``reason`` tells why.
+
+    ``sound`` is None for an answer in text, or without sound.
+    """
+
+    text: str | None
+    sound: Float[Tensor, "S"] | None = None
+    finish_reason: str | None = None
+    reason: str = ""
+
+
+class Answering(Protocol):
+    """Who answers items, batch by batch."""
+
+    @property
+    def sample_rate(self) -> int | None:
+        """Of the spoken answers; None where none are spoken."""
+        ...
+
+    def answer_all(self, batches: Sequence[Sequence[Ask]]) -> Iterator[list[Reply]]:
+        """The replies to each batch, in order, while they come."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Generator:
-    """How items are asked.
+    """How items are asked of one model.
 
     ``mode`` is ``text``, ``asr`` or ``speaker:VOICE``; the last needs ``codec``. With ``asr`` a recording
-    over ``longest_seconds`` is split at its pauses, else it is refused.
+    over ``longest_seconds`` is split at its pauses, else it is refused. Where something is drawn, an item's
+    answer depends on ``seed`` and its id, not on the items beside it.
     """
 
     respondent: Respondent
     mode: str
     longest_seconds: float
     codec: Codec | None = None
+    seed: int = 0
 
-    def answer(self, asks: Sequence[Ask]) -> list[Answered | AudioError]:
-        """The answers to some items, in their order; of one that can't be heard the reason."""
+    @property
+    def sample_rate(self) -> int | None:
+        """Of the spoken answers; None where none are spoken."""
+        return None if self.codec is None else self.codec.sample_rate
+
+    def answer_all(self, batches: Sequence[Sequence[Ask]]) -> Iterator[list[Reply]]:
+        """The replies to each batch, in order, while they come."""
+        return map(self.answer, batches)
+
+    def answer(self, asks: Sequence[Ask]) -> list[Reply]:
+        """The replies to some items, in their order."""
         found = [self._parts(ask) for ask in asks]
-        parts = [part for of_one in found if isinstance(of_one, list) for part in of_one]
-        answered = iter(self.respondent.answer(parts, mode=self.mode) if parts else [])
-        return [_joined([next(answered) for _ in one]) if isinstance(one, list) else one for one in found]
+        heard = [(ask, one) for ask, one in zip(asks, found, strict=True) if isinstance(one, list)]
+        parts = [part for _, of_one in heard for part in of_one]
+        seeds = [_seed(self.seed, ask.id, number) for ask, of_one in heard for number in range(len(of_one))]
+        answered = iter(self.respondent.answer(parts, mode=self.mode, seeds=seeds) if parts else [])
+        return [
+            self._reply(_joined([next(answered) for _ in one]))
+            if isinstance(one, list)
+            else Reply(text=None, reason=str(one))
+            for one in found
+        ]
+
+    def _reply(self, answered: Answered) -> Reply:
+        is_heard = self.codec is not None and len(answered.codes) > 0
+        sound = sound_of(answered, self.codec) if is_heard and self.codec is not None else None
+        return Reply(text=answered.text, sound=sound, finish_reason=answered.finish_reason)
 
     def _parts(self, ask: Ask) -> list[Asked] | AudioError:
         if ask.audio is None:
@@ -103,7 +152,7 @@ class Generator:
 
 def generate(
     asks: Sequence[Ask],
-    generator: Generator,
+    answering: Answering,
     folder: Path,
     *,
     settings: Mapping[str, Any],
@@ -120,7 +169,7 @@ def generate(
         DataError: the folder holds a run of other settings, or an id can't name a file.
     """
     for ask in asks:
-        if generator.codec is not None and (Path(ask.id).name != ask.id or ask.id in ("", "..")):
+        if answering.sample_rate is not None and (Path(ask.id).name != ask.id or ask.id in ("", "..")):
             raise DataError(f"the id {ask.id!r} can't name a sound file.")
     claim_folder(folder / SETTINGS, settings)
     cache = {row.text("key"): row.values for row in read_appended(folder / CACHE)}
@@ -133,12 +182,14 @@ def generate(
             found[ask.id] = Given(id=ask.id, **{name: kept[name] for name in _KEPT})
         else:
             waiting.append((ask, key))
-    for batch in _batches(waiting):
+    batches = list(_batches(waiting))
+    replies = answering.answer_all([[ask for ask, _ in batch] for batch in batches])
+    for batch in batches:
         progress("answers", len(found), len(asks))
         if should_stop():
             return None
-        for (ask, key), one in zip(batch, generator.answer([ask for ask, _ in batch]), strict=True):
-            given = found[ask.id] = _given(ask, one, generator, folder)
+        for (ask, key), reply in zip(batch, next(replies), strict=True):
+            given = found[ask.id] = _given(ask, reply, answering.sample_rate, folder)
             if not given.reason:
                 values = {name: getattr(given, name) for name in _KEPT}
                 sound = _sound_digest(folder, given.audio)
@@ -182,16 +233,14 @@ def _transcribe(
     return True
 
 
-def _given(ask: Ask, one: Answered | AudioError, generator: Generator, folder: Path) -> Given:
-    if isinstance(one, AudioError):
-        return Given(id=ask.id, text=None, reason=str(one))
-    given = Given(id=ask.id, text=one.text, finish_reason=one.finish_reason)
-    if generator.codec is None or not len(one.codes):
+def _given(ask: Ask, reply: Reply, rate: int | None, folder: Path) -> Given:
+    """The line of a reply, whose sound is saved."""
+    given = Given(id=ask.id, text=reply.text, finish_reason=reply.finish_reason, reason=reply.reason)
+    if reply.sound is None or rate is None:
         return given
-    rate, sound = generator.codec.sample_rate, sound_of(one, generator.codec)
     audio = f"{AUDIO}/{ask.id}.wav"
-    save_waveform(folder / audio, sound, sample_rate=rate)
-    return replace(given, audio=audio, seconds=len(sound) / rate)
+    save_waveform(folder / audio, reply.sound, sample_rate=rate)
+    return replace(given, audio=audio, seconds=len(reply.sound) / rate)
 
 
 def _joined(parts: Sequence[Answered]) -> Answered:
@@ -235,6 +284,10 @@ def _content(ask: Ask) -> str | None:
 def _sound_digest(folder: Path, audio: str | None) -> str | None:
     """What tells whether a spoken answer is still the one that was noted."""
     return None if audio is None else digest_of(folder / audio)
+
+
+def _seed(seed: int, name: str, part: int) -> int:
+    return int(sha256(f"{seed} {part} {name}".encode()).hexdigest()[:12], 16)
 
 
 def _digest(*parts: str | None) -> str:
