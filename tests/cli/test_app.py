@@ -15,7 +15,7 @@ runner = CliRunner()
 
 VERBS = [
     *("talk", "transcribe", "say", "serve", "client", "profile", "partition", "pairs", "export", "convert"),
-    *("train", "prepare", "synthesise", "encode", "assemble", "eval", "bench", "doctor", "reproduce"),
+    *("train", "prepare", "synthesise", "encode", "shar", "assemble", "eval", "bench", "doctor", "reproduce"),
 ]
 
 

@@ -1,5 +1,6 @@
 """Corpora become manifests, recorded answers get their codes, and what doesn't fit is told in one line."""
 
+import gc
 import json
 from pathlib import Path
 
@@ -125,6 +126,36 @@ def test_texts_are_said_and_then_get_their_codes(tmp_path, tone):
     assert len(stderr.splitlines()) == 1
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_a_manifest_goes_to_shar_and_back(corpus, tmp_path):
+    pytest.importorskip("lhotse", reason="deeptalk[lhotse] is not installed")
+    out, packed = tmp_path / "data", tmp_path / "packed"
+    run("prepare", "folder", corpus, "--out", out)
+    given = ("shar", out / "dialogues.jsonl", "--out", packed, "--shard", 1, "--json")
+    told = json.loads(run(*given).stdout)
+    assert told == {
+        "folder": str(packed / "shar"),
+        "num_records": 2,
+        "num_cuts": 4,
+        "hours": told["hours"],
+        "num_shards": 2,
+        "num_made": 2,
+        "rejects": {},
+    }
+    assert json.loads(run(*given).stdout)["num_made"] == 0
+    again = ("prepare", "shar", packed, "--out", tmp_path / "again", "--workers", 1, "--json")
+    (told,) = lines(run(*again)).values()
+    assert (told["manifest"], told["kind"], told["num_records"]) == ("packed", "dialogue", 2)
+    (first, _) = read_manifest(tmp_path / "again" / "packed.jsonl", kind="dialogue").records
+    (before, _) = read_manifest(out / "dialogues.jsonl", kind="dialogue").records
+    assert (first["id"], first["source"]) == (before["id"], "mine")
+    assert [m["text"] for m in first["messages"]] == [m["text"] for m in before["messages"]]
+    stderr = run("prepare", "shar", corpus, "--out", out, code=2).stderr
+    assert "holds no Shar of lhotse" in stderr
+    assert len(stderr.splitlines()) == 1
+    gc.collect()
+
+
 def test_published_corpora_are_told_with_their_licence(tmp_path):
     path = tmp_path / "databricks-dolly-15k.jsonl"
     path.write_text(json.dumps({"instruction": "Who?", "context": "", "response": "Ann"}) + "\n")
@@ -158,7 +189,7 @@ def test_seed_tts_lists_become_sentences(tmp_path):
 
 
 def test_every_corpus_has_its_word():
-    others = {Corpus.POCKET, Corpus.FOLDER, Corpus.SEED_TTS, *QUESTION_SETS}
+    others = {Corpus.POCKET, Corpus.FOLDER, Corpus.SHAR, Corpus.SEED_TTS, *QUESTION_SETS}
     assert {corpus.value for corpus in set(Corpus) - others} == set(CORPORA)
 
 
@@ -176,6 +207,12 @@ def test_every_corpus_has_its_word():
         (("folder", "."), "holds no sound"),
         (("seed-tts", "."), "holds none of zh/meta.lst"),
         (("web-questions", ".", "--against", "x.jsonl"), "is an evaluation set itself"),
+        (
+            ("librispeech", ".", "--seed", "1"),
+            "librispeech is read as it is: --seed and --tiny are for pocket",
+        ),
+        (("dolly-15k", ".", "--workers", "2"), "--workers for pocket and shar"),
+        (("folder", ".", "--tiny"), "folder is read as it is"),
     ],
 )
 def test_slips_are_one_line(tmp_path, monkeypatch, given, words):

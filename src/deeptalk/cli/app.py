@@ -21,6 +21,7 @@ from deeptalk.cli.profile import profile
 from deeptalk.cli.reproduce import reproduce
 from deeptalk.cli.say import say
 from deeptalk.cli.serve import serve
+from deeptalk.cli.shar import shar
 from deeptalk.cli.synthesise import synthesise
 from deeptalk.cli.talk import talk
 from deeptalk.cli.train import train
@@ -61,6 +62,7 @@ VERBS = (
     prepare,
     synthesise,
     encode,
+    shar,
     assemble,
     train,
     profile,

@@ -7,11 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from deeptalk.cli.output import console, print_json
+from deeptalk.cli.output import complain, console, print_json
 from deeptalk.cli.progress import bars
 from deeptalk.data.corpora import CORPORA, KnownQuestions, Prepared, prepare_records, read_folder
 from deeptalk.data.corpora.corpus import NOT_STATED
 from deeptalk.data.manifest import Kind, Record, write_lines
+from deeptalk.data.shar import unpack_shar
+from deeptalk.data.shards import Processes
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.evaluation.benchmarks.question_sets import read_questions
 from deeptalk.evaluation.benchmarks.speech_lists import read_references, read_say_list
@@ -37,6 +39,7 @@ def prepare_corpus(
     is_evaluation: bool,
     against: tuple[Path, ...] = (),
     licence: str | None = None,
+    workers: int = 2,
     json: bool = False,
 ) -> None:
     """Write the manifests of a corpus into ``out``, all of them or none, and tell what was written.
@@ -56,6 +59,9 @@ def prepare_corpus(
         manifests = {
             key: _Manifest(kind=own.kind, records=own.records) for key, own in read_folder(source).items()
         }
+    elif name == "shar":
+        note["source"] = _shar_name(source)
+        manifests = {note["source"]: _unpacked(source, out, workers=workers)}
     else:
         corpus = CORPORA[name]
         note["license"] = licence or corpus.licence
@@ -81,6 +87,26 @@ def prepare_corpus(
     _complete_library(out)
     for one in prepared:
         _tell(out, one, note["license"], json=json)
+
+
+def _shar_name(source: Path) -> str:
+    """What a folder of Shar is called: `deeptalk shar` writes it into one called shar."""
+    folder = source.resolve()
+    return folder.parent.name if folder.name == "shar" else folder.name
+
+
+def _unpacked(source: Path, out: Path, *, workers: int) -> _Manifest:
+    """The records of a Shar folder, whose sound and codes come to lie in speech/ of the data."""
+    with bars() as show:
+        found = unpack_shar(
+            source,
+            out / "speech" / _shar_name(source),
+            workers=Processes(workers),
+            progress=lambda done, total: show("shards", done, total),
+        )
+    for reason, count in found.rejects.items():
+        complain(DataError(f"{source}: {count:,} left out, {reason}"))
+    return _Manifest(kind=found.kind, records=found.records)
 
 
 def _asked(path: Path) -> list[str]:

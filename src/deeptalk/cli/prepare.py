@@ -15,6 +15,7 @@ class Corpus(StrEnum):
 
     POCKET = "pocket"
     FOLDER = "folder"
+    SHAR = "shar"
     WENETSPEECH = "wenetspeech"
     AUDIOQA_1M = "audioqa-1m"
     MATH_INSTRUCT = "math-instruct"
@@ -66,22 +67,35 @@ def prepare(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same texts.")] = 0,
-    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes at a time.", min=1)] = 2,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", metavar="N", help="The same seed gives the same texts; 0.", show_default=False
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", help="Processes at a time; 2.", min=1, show_default=False),
+    ] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="A few clips of each kind, for a trial.")] = False,
     json: Json = False,
 ) -> None:
     """Make manifests of a corpus; those of pocket are written and spoken first.
 
-    DIR holds a published corpus as it was unpacked, or recordings and JSON lines of your own (folder);
-    docs/data.md describes each layout. --seed, --workers and --tiny are for pocket, which flite and espeak-ng
-    speak for hours; an interrupted run goes on where it was.
+    DIR holds a published corpus as it was unpacked, recordings and JSON lines of your own (folder), or Shar
+    of lhotse; docs/data.md describes each layout. --seed and --tiny are for pocket, which flite and espeak-ng
+    speak for hours, --workers for pocket and shar; an interrupted run goes on where it was.
     """
     if corpus is Corpus.POCKET:
         if source is not None or against or licence:
             raise ConfigError("pocket is made from nothing: it takes no DIR, no --against and no --licence.")
-        _pocket(out or Path("build/pocket/data"), seed=seed, workers=workers, tiny=tiny, json=json)
+        _pocket(out or Path("build/pocket/data"), seed=seed or 0, workers=workers or 2, tiny=tiny, json=json)
         return
+    if seed is not None or tiny or (workers is not None and corpus is not Corpus.SHAR):
+        raise ConfigError(
+            f"{corpus.value} is read as it is: --seed and --tiny are for pocket, --workers for pocket and shar"
+            " alone."
+        )
     from deeptalk.cli.corpora import prepare_corpus
     from deeptalk.data.corpora import CORPORA
 
@@ -99,6 +113,7 @@ def prepare(
         is_evaluation=corpus is Corpus.SEED_TTS or corpus in QUESTION_SETS,
         against=tuple(against or ()),
         licence=licence,
+        workers=workers or 2,
         json=json,
     )
 

@@ -26,6 +26,7 @@ ROLES = ("system", "user", "assistant")
 CODE_ORDERS = ("breadth", "depth")
 SIDES = ("win", "lose")
 """The two answers of a preference."""
+_MISSING = "{path}: no such manifest; write it with `deeptalk prepare` or name another one"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +51,7 @@ def read_manifest(
     Relative paths are resolved against the manifest's folder. Raises `DataError` where the file is missing.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such manifest; write it with `deeptalk prepare` or name another one")
+        raise DataError(_MISSING.format(path=path))
     records: list[Record] = []
     rejects: Counter[str] = Counter()
     seen: set[str] = set()
@@ -98,6 +99,13 @@ def kind_of(record: Record) -> Kind | None:
     if "audio" in record:
         return "recording"
     return "sentence" if "text" in record else None
+
+
+def kind_of_manifest(path: Path) -> Kind | None:
+    """What kind a manifest's first record is of; `DataError` where there is no such file."""
+    if not path.is_file():
+        raise DataError(_MISSING.format(path=path))
+    return kind_of(_parsed(next(_lines(path), "{}")) or {})
 
 
 def write_lines(path: Path, records: Iterable[Record]) -> int:

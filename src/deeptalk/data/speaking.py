@@ -23,7 +23,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from deeptalk.data.manifest import Record, kind_of, read_manifest, read_whole_manifest, write_lines
+from deeptalk.data.manifest import Record, kind_of_manifest, read_whole_manifest, write_lines
 from deeptalk.data.packs import AudioPackWriter, Samples
 from deeptalk.data.shards import (
     Make,
@@ -179,7 +179,11 @@ def speak_manifest(
         raise ConfigError(f"{target} is the manifest of the texts; its speech needs another one (--out).")
     if not any(speakers.values()):
         raise ConfigError("nobody speaks; name the voices of users or of assistants.")
-    kind = _kind(path)
+    kind = kind_of_manifest(path)
+    if kind not in ("sentence", "dialogue"):
+        raise DataError(
+            f"{path}: sentences, texts or dialogues can be said; its first line is none of these."
+        )
     records = [dict(record) for record in read_whole_manifest(path, kind=kind)]
     texts = list(_texts(records, speakers, seed))
     if not texts:
@@ -231,23 +235,6 @@ def speak_shard(shard: Shard, sample_rate: int) -> None:
             offset, duration = pack.append(samples)
             index.append({"offset": offset, "duration": duration})
     write_text(shard.index, json.dumps(index))
-
-
-def _kind(path: Path) -> Literal["sentence", "dialogue"]:
-    """What a manifest holds, by its first record."""
-    if not path.is_file():
-        read_manifest(path, kind="sentence")  # tells that there is none
-    with path.open(encoding="utf-8", errors="replace") as file:
-        line = next((line for line in file if line.strip()), "{}")
-    try:
-        kind = kind_of(json.loads(line))
-    except (ValueError, TypeError):
-        kind = None
-    if kind not in ("sentence", "dialogue"):
-        raise DataError(
-            f"{path}: sentences, texts or dialogues can be said; its first line is none of these."
-        )
-    return kind
 
 
 def _texts(
