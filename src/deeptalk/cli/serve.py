@@ -1,17 +1,53 @@
 """``deeptalk serve``: the model behind a socket."""
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from deeptalk.cli.arguments import Model
 
+if TYPE_CHECKING:
+    from deeptalk.serving.limits import ServerLimits
+    from deeptalk.serving.service import Service
+
 POCKET_CONTEXT = 128
 """The built-in model loses its way in conversations of more than about four turns."""
 
 UNLIMITED = 2**20
+
+SESSIONS, SESSIONS_ACCELERATED = 2, 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """What a server is made of, in whichever process that happens."""
+
+    model: str
+    device: str
+    limits: "ServerLimits"
+    follows_instructions: bool
+    transcribes: bool
+    vad: Literal["auto", "energy", "silero"]
+    is_restarting: bool
+
+    def __call__(self) -> "Service":
+        """Open the model, in a service of its own."""
+        from deeptalk.cli.opening import open_model
+        from deeptalk.serving.model_thread import ModelThread
+        from deeptalk.serving.service import Service
+        from deeptalk.serving.silero import detector_of
+
+        return Service(
+            ModelThread(open_model(self.model, device=self.device), limits=self.limits),
+            model=self.model,
+            follows_instructions=self.follows_instructions,
+            transcribes=self.transcribes,
+            new_voice=detector_of(self.vad),
+            is_restarting=self.is_restarting,
+        )
 
 
 def serve(
@@ -42,8 +78,15 @@ def serve(
         bool, typer.Option("--insecure", help="Bind a public address without a key all the same.")
     ] = False,
     max_sessions: Annotated[
-        int, typer.Option("--max-sessions", metavar="N", help="Sessions and HTTP answers at a time.", min=1)
-    ] = 2,
+        int | None,
+        typer.Option(
+            "--max-sessions",
+            metavar="N",
+            help=f"Sessions and HTTP answers at a time; {SESSIONS} on a CPU, else {SESSIONS_ACCELERATED}.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     max_sessions_per_key: Annotated[
         int | None,
         typer.Option(
@@ -85,6 +128,38 @@ def serve(
         float,
         typer.Option("--drain-s", metavar="S", help="How long running answers may take to end.", min=0.1),
     ] = 30.0,
+    restarting: Annotated[
+        bool,
+        typer.Option(
+            "--restarting", help="Going down, close sessions with 1012: this server comes back, try again."
+        ),
+    ] = False,
+    max_body_mb: Annotated[
+        float, typer.Option("--max-body-mb", metavar="MB", help="The largest HTTP body.", min=0.001)
+    ] = 25.0,
+    max_utterance_seconds: Annotated[
+        float,
+        typer.Option(
+            "--max-utterance-s", metavar="S", help="The longest turn, within what the model hears.", min=0.1
+        ),
+    ] = 30.0,
+    out_queue_seconds: Annotated[
+        float,
+        typer.Option("--out-queue-s", metavar="S", help="Unsent sound at which an answer waits.", min=0.1),
+    ] = 8.0,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            "--replicas",
+            metavar="K",
+            help="Servers behind this address, each a process with a model of its own, on Ray Serve "
+            "('deeptalk[ray]').",
+            min=1,
+        ),
+    ] = 1,
+    device: Annotated[
+        str, typer.Option("--device", metavar="NAME", help="Where the model runs, as cuda:0.")
+    ] = "cpu",
     context: Annotated[
         int | None,
         typer.Option(
@@ -129,46 +204,88 @@ def serve(
         from deeptalk.serving.server import bind, run
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is missing: pip install 'deeptalk[serve]'.") from error
-    import logging
-
-    from deeptalk.cli.opening import open_model
     from deeptalk.serving.limits import ServerLimits
-    from deeptalk.serving.model_thread import ModelThread
+    from deeptalk.serving.logs import configure_logging
     from deeptalk.serving.security import security_for
-    from deeptalk.serving.service import Service
     from deeptalk.serving.silero import detector_of
     from deeptalk.serving.tls import certificate_for
 
     if max_sessions_per_key is not None and key is None:
         raise ConfigError("--max-sessions-per-key needs a key (DEEPTALK_API_KEY): without one all are alike.")
-    new_voice = detector_of(vad)
+    if replicas > 1 and port == 0:
+        raise ConfigError("--replicas needs a --port of its own, 0 can't be shared.")
+    detector_of(vad)  # told before a model is opened
+    _check_device(device, num_replicas=replicas)
     security = security_for(host, key=key, origins=allow_origin or (), is_insecure=insecure)
+    slots = max_sessions or (SESSIONS if device == "cpu" else SESSIONS_ACCELERATED)
     limits = ServerLimits(
         context_positions=context or (POCKET_CONTEXT if model == "pocket" else UNLIMITED),
-        max_sessions=max_sessions,
+        max_sessions=slots,
         max_sessions_per_key=max_sessions_per_key or UNLIMITED,
-        max_waiting=2 * max_sessions,
+        max_waiting=2 * slots,
         drain_seconds=drain_seconds,
+        max_body_bytes=int(max_body_mb * 2**20),
+        utterance_seconds=max_utterance_seconds,
+        out_high=out_queue_seconds,
+        out_low=out_queue_seconds / 2,
+    )
+    new_service = Served(
+        model=model,
+        device=device,
+        limits=limits,
+        follows_instructions=instructions,
+        transcribes=input_transcripts == "model",
+        vad=vad,
+        is_restarting=restarting,
     )
     with ExitStack() as held:
         certificate = held.enter_context(
             certificate_for(host, cert=tls_cert, key=tls_key, is_self_signed=self_signed)
         )
-        listening = bind(host, port)
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        thread = ModelThread(open_model(model), limits=limits)
-        service = Service(
-            thread,
-            model=model,
-            follows_instructions=instructions,
-            transcribes=input_transcripts == "model",
-            new_voice=new_voice,
-        )
-        address, bound = listening.getsockname()[:2]
-        here = f"{'http' if certificate is None else 'https'}://{address}:{bound}"
-        page = "" if no_ui else f"; talk to it in a browser: {here}/"
-        print(f"{here}/v1 (stop with Ctrl-C){page}", flush=True)
-        app = create_app(service, security, has_page=not no_ui)
-        status = run(app, service, listening, certificate=certificate)
+        scheme = "http" if certificate is None else "https"
+
+        def tell(address: str, bound: int) -> None:
+            name = f"[{address}]" if ":" in address else address
+            page = "" if no_ui else f"; talk to it in a browser: {scheme}://{name}:{bound}/"
+            print(f"{scheme}://{name}:{bound}/v1 (stop with Ctrl-C){page}", flush=True)
+
+        configure_logging()
+        if replicas > 1:
+            from deeptalk.serving.replicas import Fleet, serve_fleet
+
+            fleet = Fleet(
+                new_service=new_service,
+                security=security,
+                limits=limits,
+                num_replicas=replicas,
+                num_gpus=0 if device == "cpu" else 1,
+                has_page=not no_ui,
+            )
+            status = serve_fleet(
+                fleet, host=host, port=port, certificate=certificate, on_ready=lambda: tell(host, port)
+            )
+        else:
+            listening = bind(host, port)
+            service = new_service()
+            tell(*listening.getsockname()[:2])
+            app = create_app(service, security, has_page=not no_ui)
+            status = run(app, service, listening, certificate=certificate)
     if status:
         raise typer.Exit(status)
+
+
+def _check_device(device: str, *, num_replicas: int) -> None:
+    """ConfigError for a device that this machine does not have, or not for every replica."""
+    if device == "cpu":
+        return
+    import torch
+
+    from deeptalk.errors import ConfigError
+
+    try:
+        torch.zeros(1, device=device)
+        kind = torch.device(device).type
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"--device {device} can't be used here: try cpu, or cuda.") from error
+    if num_replicas > 1 and device != kind:
+        raise ConfigError(f"--replicas chooses among devices by itself: say --device {kind}.")

@@ -29,6 +29,9 @@ _logger = logging.getLogger(__name__)
 
 SHORTEST_SECONDS = 0.1
 MAX_ERRORS, ERROR_SECONDS = 20, 10.0
+MAX_APPEND = 15 * 2**20
+"""Characters of base64 that one event may bring to the turn."""
+
 MAX_SESSION_CHARACTERS = 2**18
 """What the session object may have as JSON: clients may keep in it what has no effect here."""
 
@@ -222,7 +225,10 @@ class RealtimeSession:
     # what the user says
 
     async def _append(self, event: dict[str, Any]) -> None:
-        data = parse_base64(event.get("audio"), param="audio")
+        given = event.get("audio")
+        if isinstance(given, str) and len(given) > MAX_APPEND:
+            raise ClientError("invalid_audio", "An event brings at most 15 MiB of base64.", param="audio")
+        data = parse_base64(given, param="audio")
         try:
             samples = self._sound_in.push(data)
         except AudioError as error:

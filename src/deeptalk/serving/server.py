@@ -12,6 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from deeptalk.errors import ConfigError
 from deeptalk.serving.limits import ServerLimits
+from deeptalk.serving.logs import tell_without_traceback
 from deeptalk.serving.security import Guard
 from deeptalk.serving.service import Service
 from deeptalk.serving.tls import Certificate
@@ -102,6 +103,8 @@ def bind(host: str, port: int) -> socket.socket:
 
 def configured(app: Guard, limits: ServerLimits, *, certificate: Certificate | None = None) -> uvicorn.Config:
     """How uvicorn serves the application: no compression, no access log, bounded frames and headers."""
+
+    logging.getLogger("uvicorn.error").addFilter(tell_without_traceback)
 
     class Protocol(TimelyProtocol):
         head_seconds = limits.handshake_seconds

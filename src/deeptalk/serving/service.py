@@ -72,7 +72,7 @@ class Admission:
 
 
 class Service:
-    """One model served under a name."""
+    """One model served under a name; ``leaves_with`` is what sessions are told when it goes down."""
 
     def __init__(
         self,
@@ -82,8 +82,10 @@ class Service:
         follows_instructions: bool = False,
         transcribes: bool = False,
         new_voice: Callable[[float], Voice] = LoudVoice,
+        is_restarting: bool = False,
     ) -> None:
         self.thread, self.model, self.new_voice = thread, model, new_voice
+        self.leaves_with = (1012, "restarting") if is_restarting else (1001, "going_away")
         self.follows_instructions, self.transcribes = follows_instructions, transcribes
         self.limits, self.metrics = thread.limits, thread.metrics
         self.admission = Admission(thread.limits)

@@ -77,7 +77,7 @@ async def _converse(
             if session.failed in done:
                 raise session.failed.result()
             if gone in done:
-                return 1001, "going_away"
+                return service.leaves_with
             if coming in done:
                 message = coming.result()
                 if message["type"] == "websocket.disconnect":
