@@ -8,6 +8,7 @@ import typer
 from deeptalk.cli.arguments import Json, Model
 from deeptalk.cli.duplex import converse, score_duplex
 from deeptalk.cli.generate import answer, say, transcribe
+from deeptalk.cli.latency import latency
 from deeptalk.cli.report import report
 from deeptalk.cli.retained import text
 from deeptalk.cli.score import compare, score_answers, score_transcripts, table3
@@ -79,6 +80,7 @@ for verb in (
     score_answers,
     score_transcripts,
     compare,
+    latency,
     table3,
 ):
     evaluate.command()(verb)

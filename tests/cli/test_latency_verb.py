@@ -1,0 +1,94 @@
+"""`eval latency` from the command line: the paper beside ours, a silent answer fails, nothing is hidden."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from deeptalk.cli import app
+from deeptalk.cli.latency import served_figures
+
+HEARD = {"viability": 1.0, "underruns_per_minute": 0.0}
+
+
+def run(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(app, ["eval", "latency", *(str(argument) for argument in arguments)])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+@pytest.fixture(autouse=True)
+def idle(monkeypatch) -> None:
+    monkeypatch.setattr("deeptalk.cli.idle.busy_cores", lambda: 0.0)
+
+
+def test_the_engine_is_measured_and_stands_beside_the_paper(model_folder, tone, tmp_path):
+    out = tmp_path / "new" / "latency.json"
+    given = (tone(), "--model", model_folder, "--turns", 2, "--max-frames", 3, "--out", out)
+    result = CliRunner().invoke(app, ["eval", "latency", *map(str, given), "--json"])
+    told = json.loads(result.stdout)
+    assert result.exit_code == (1 if told["num_failed"] else 0)  # the random model may say nothing
+    assert json.loads(out.read_text()) == told
+    assert [row["figure"] for row in told["rows"]] == [*told["paper"]]
+    by_name = {row["figure"]: row for row in told["rows"]}
+    assert (by_name["network"]["ours"], by_name["end_to_end"]["ours"]) == (None, None)
+    first = told["engine"]["first_chunk_ms"]
+    if first["mean"] is not None:
+        assert by_name["first_chunk"]["difference"] == pytest.approx(first["mean"] - 341.7)
+        split = told["engine"]["split_ms"]
+        assert sum(part["mean"] for part in split.values()) == pytest.approx(first["mean"])
+    assert (first["n"], told["served"], told["valid"]) == (2, [], True)
+    assert told["about"]["dtype"] == "float32"
+    assert "loading the model" in told["excluded"]
+    assert str(tmp_path) not in out.read_text()
+
+
+def test_a_silent_answer_and_a_busy_machine_are_told_by_the_exit_status(
+    model_folder, tone, monkeypatch, tmp_path
+):
+    from deeptalk.evaluation.benchmarks import latency
+
+    given = (tone(), "--model", model_folder, "--turns", 2, "--max-frames", 3)
+    timed = latency.TimedAnswer(
+        first_chunk=0.1,
+        parts=dict.fromkeys(latency.PARTS, 0.0),
+        num_steps=8,
+        steps={phase: [0.01] for phase in latency.PHASES},
+        real_time_factor=0.1,
+    )
+    monkeypatch.setattr(latency, "time_answer", lambda *_, **__: timed)
+    shown = run(*given).stdout
+    assert "first_chunk" in shown
+    assert "not run" in shown
+    monkeypatch.setattr("deeptalk.cli.idle.busy_cores", lambda: 0.5)
+    assert "NOT valid" in run(*given, code=3).stdout
+    run(*given, "--allow-busy")
+    silent = latency.TimedAnswer(first_chunk=float("inf"), steps=timed.steps)
+    monkeypatch.setattr(latency, "time_answer", lambda *_, **__: silent)
+    assert "no sound" in run(*given, "--allow-busy", code=1).stdout
+
+
+def test_waits_of_clients_are_percentiles_of_the_delays():
+    waits: list[float | None] = [n / 10 for n in range(1, 101)]
+    named = {"heard": HEARD, "server_ms": 5000.0, "count": 2, "kind": "manual", "is_hurried": False}
+    figures = served_figures(waits, **named)
+    told = {name: figures["first_audio_ms"][name] for name in ("p50", "p95", "p99", "n")}
+    assert told == {"p50": 5000.0, "p95": 9500.0, "p99": 9900.0, "n": 100}
+    assert figures["network_ms"] == pytest.approx(50.0)
+    assert figures["num_failed"] == 0
+    figures = served_figures([*waits[2:], None, None], **named)
+    assert (figures["first_audio_ms"]["p99"], figures["num_failed"]) == (None, 2)
+    assert figures["network_ms"] is None
+    assert "silence" in served_figures(waits, **named | {"kind": "server_vad"})["included"]
+
+
+def test_mistakes_are_one_line(model_folder, tmp_path):
+    for arguments, complaint in (
+        (("--device", "gpu"), "no device 'gpu' here"),
+        (("--voice", "bob"), "'bob'"),
+        (("--url", "ws://127.0.0.1:1/v1/realtime"), "--sessions"),
+        ((tmp_path / "none.wav",), "no such file"),
+        (("--out", tmp_path), "it is a folder"),
+    ):
+        (line,) = run(*arguments, "--model", model_folder, code=2).stderr.splitlines()
+        assert complaint in line
