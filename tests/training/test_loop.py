@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from deeptalk.errors import CheckpointError
-from deeptalk.training.checkpoint import checkpoints, put_back, read_progress, write_folder
+from deeptalk.training.checkpoint import (
+    checkpoints,
+    newest_checkpoint,
+    put_back,
+    read_progress,
+    write_folder,
+)
 from deeptalk.training.evaluate import evaluate
 from deeptalk.training.loop import DivergedError, StepReport, train
 from deeptalk.training.metrics import MetricsWriter, read_metrics
@@ -193,10 +200,11 @@ def test_a_crash_while_saving_leaves_the_previous_checkpoint(tmp_path: Path, mon
     reports = train(linear(), recipe=recipe, batches=Stream(), folder=tmp_path)
     next(reports)
     monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("power is gone")))
-    with pytest.raises(OSError, match="power"):
+    with pytest.raises(CheckpointError, match=r"power is gone\); step-00000001 is there to go on from"):
         next(reports)
     monkeypatch.undo()
     (last,) = checkpoints(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000001"]
     assert read_progress(last).step == 1
     assert len(run(linear(), recipe, folder=tmp_path, resume=True)) == 5
 
@@ -261,22 +269,43 @@ def test_an_interruption_saves_and_ends(tmp_path: Path):
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path):
-    run(linear(), folder=tmp_path)
-    last = checkpoints(tmp_path)[-1]
-    state = json.loads((last / "progress.json").read_text())
-    (last / "progress.json").write_text(json.dumps(state | {"format_version": 99}))
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    run(straight := linear(), folder=tmp_path)
+    before, last = checkpoints(tmp_path)
+    for name in ("model.safetensors", "optimizer.pt", "generators.pt", "progress.json"):
+        kept = (last / name).read_bytes()
+        (last / name).write_bytes(kept[:40])
+        caplog.clear()
+        assert newest_checkpoint(tmp_path) == before
+        assert f"{name} is not what the manifest says" in caplog.text
+        (last / name).write_bytes(kept)
+    (last / "model.safetensors").unlink()
+    reports = run(resumed := linear(), folder=tmp_path, resume=True)
+    assert [report.step for report in reports] == [4, 5, 6]
+    assert torch.equal(straight.weight, resumed.weight)
+
+    for path in checkpoints(tmp_path):
+        (path / "optimizer.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"no checkpoint is whole .*optimizer\.pt.*--anew"):
+        run(linear(), folder=tmp_path, resume=True)
+
+
+def test_a_checkpoint_from_before_there_were_manifests_is_gone_on_with(tmp_path: Path):
+    run(straight := linear(), folder=tmp_path)
+    before, last = checkpoints(tmp_path)
+    shutil.rmtree(last)
+    (before / "manifest.json").unlink()
+    state = json.loads((before / "progress.json").read_text())
+    assert len(run(resumed := linear(), folder=tmp_path, resume=True)) == 3
+    assert torch.equal(straight.weight, resumed.weight)
+
+    shutil.rmtree(checkpoints(tmp_path)[-1])
+    (before / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="damaged"):
+        run(linear(), folder=tmp_path, resume=True)
+    (before / "progress.json").write_text(json.dumps(state | {"format_version": 99}))
     with pytest.raises(CheckpointError, match="99"):
         run(linear(), folder=tmp_path, resume=True)
-    (last / "progress.json").write_text(json.dumps(state))
-    whole = (last / "model.safetensors").read_bytes()
-    for name in ("model.safetensors", "optimizer.pt"):
-        kept = (last / name).read_bytes()
-        (last / name).write_bytes(whole[:40])
-        with pytest.raises(CheckpointError, match="damaged"):
-            run(linear(), folder=tmp_path, resume=True)
-        (last / name).write_bytes(kept)
-    assert run(linear(), folder=tmp_path, resume=True) == []
 
 
 def test_an_interruption_in_the_last_step_still_gives_the_average(tmp_path: Path):
@@ -293,7 +322,7 @@ def test_an_interruption_in_the_last_step_still_gives_the_average(tmp_path: Path
 def test_evaluation_runs_on_its_steps_and_adds_batches():
     recipe = dataclasses.replace(RECIPE, eval_every=4)
     held_out = [Rows(torch.zeros(2, 3), torch.ones(2)), Rows(torch.zeros(6, 3), torch.zeros(6))]
-    reports = run(linear(), recipe, evaluate=lambda task: evaluate(task, held_out))
+    reports = run(linear(), recipe, evaluate=lambda task, _: evaluate(task, held_out))
     assert [report.step for report in reports if report.evaluation] == [4, 6]
     fresh = evaluate(Task(linear(), Squares()), held_out)
     assert fresh["loss"] == pytest.approx(2 / 8)

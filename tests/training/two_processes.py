@@ -10,7 +10,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from test_loop import RECIPE, Squares, Stream, linear
 
 from deeptalk.training.checkpoint import checkpoints
-from deeptalk.training.loop import build_accelerator, train
+from deeptalk.training.engine import build_accelerator
+from deeptalk.training.loop import train
 
 
 class Share(Stream):

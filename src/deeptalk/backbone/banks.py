@@ -7,6 +7,7 @@ experts (`deeptalk.backbone.extra`) are a second bank beside the whole stock mod
 """
 
 import copy
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ class ExpertBanks(nn.Module):
 
     Each bank only sees the tokens that chose one of its experts. The sum over a token's experts runs in the
     stock order. Which tokens these are is read on the host: fuse before capturing a decoding graph on a GPU.
+    With ``uses_both`` a bank that no token chose sees one token with weight zero, so that all processes of a
+    divided model use the same parameters.
     """
 
     is_second: Tensor
@@ -40,7 +43,7 @@ class ExpertBanks(nn.Module):
         adds: bool = False,
     ) -> None:
         super().__init__()
-        self.names, self.adds = names, adds
+        self.names, self.adds, self.uses_both = names, adds, False
         ranks = torch.stack([(~is_second).cumsum(0), is_second.cumsum(0)]) - 1
         for name, bank in zip(names, (first, second), strict=True):
             self.add_module(name, bank)
@@ -53,13 +56,17 @@ class ExpertBanks(nn.Module):
         """The weighted sum of the chosen experts' outputs."""
         is_second, local = self.is_second[experts], self.local[experts]
         first, second = (self.get_submodule(name) for name in self.names)
-        if not is_second.any():
+        if not self.uses_both and not is_second.any():
             return first(hidden, local, weights)
-        if is_second.all():
+        if not self.uses_both and is_second.all():
             return second(hidden, local, weights)
         places = hidden.new_zeros(experts.numel(), hidden.shape[-1])
         for bank, chosen in ((first, ~is_second), (second, is_second)):
             place = chosen.reshape(-1).nonzero().squeeze(-1)
+            if not len(place):
+                nothing = bank(hidden[:1], torch.zeros_like(local[:1, :1]), torch.zeros_like(weights[:1, :1]))
+                places = places.index_add(0, place.new_zeros(1), nothing)
+                continue
             picks = (local.reshape(-1)[place, None], weights.reshape(-1)[place, None])
             places = places.index_copy(0, place, bank(hidden[place // experts.shape[-1]], *picks))
         return places.unflatten(0, experts.shape).sum(dim=1)
@@ -112,6 +119,13 @@ def fuse_experts(backbone: Backbone) -> None:
             raise ConfigError("extra experts have no place in the stock order; they can't be fused.")
         block: Any = backbone.model.get_submodule(prefix)
         block.experts = banks.fuse()
+
+
+def use_both_banks(model: nn.Module) -> None:
+    """Let every forward of a model use both banks of all its layers, whatever its tokens choose."""
+    for module in model.modules():
+        if isinstance(module, ExpertBanks):
+            module.uses_both = True
 
 
 def is_split(backbone: Backbone) -> bool:
@@ -196,4 +210,6 @@ def _like(experts: nn.Module, parameters: dict[str, nn.Parameter]) -> Any:
     """A stock module with the settings of ``experts`` and parameters of its own."""
     bank = copy.copy(experts)
     bank._parameters = dict(parameters)
+    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+        setattr(bank, hooks, OrderedDict())  # of its own: a copy would share those of ``experts``
     return bank

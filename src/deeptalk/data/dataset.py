@@ -103,6 +103,9 @@ class DialogueBatches(BatchStream[SpokenExample, Batch]):
         source = self.sources[draw.source]
         return source.records[draw.index], source.task
 
+    def _name(self, draw: Draw) -> str:
+        return str(self._record(draw)[0].get("id", super()._name(draw)))
+
     def _size(self, draw: Draw) -> int:
         try:
             return plan_example(*self._record(draw), self.context, self._generator(draw)).size(self.context)

@@ -68,8 +68,9 @@ class MixturePlan:
 class BatchStream(ABC, Generic[Sample, Batched]):
     """Batches of like length from a mixture, endless and resumable; a process of many takes its share.
 
-    `rejects` counts what was dropped, by reason; a subclass raises `DataError(reason)` for it. A batch holds
-    at most `batch_size` units of `_size`, padding included. Seeds of a sample depend on its draw alone.
+    `rejects` counts what was dropped, by reason; a subclass raises `DataError(reason)` for it. `last` names
+    the samples of the last batch. A batch holds at most `batch_size` units of `_size`, padding included.
+    Seeds of a sample depend on its draw alone.
     """
 
     def __init__(self, plan: MixturePlan, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
@@ -78,6 +79,8 @@ class BatchStream(ABC, Generic[Sample, Batched]):
         self.plan, self.batch_size = plan, batch_size
         self.rank, self.world_size = rank, world_size
         self.rejects: Counter[str] = Counter()
+        self.last: tuple[str, ...] = ()
+        self._num_drawn = self._num_dropped = 0
         self._round, self._position = 0, 0
         self._batches: list[list[Draw]] | None = None
 
@@ -115,13 +118,24 @@ class BatchStream(ABC, Generic[Sample, Batched]):
 
     def state_dict(self) -> dict[str, Any]:
         """The position, as plain JSON values."""
-        return {"round": self._round, "position": self._position, "rejects": dict(self.rejects)}
+        state = {"round": self._round, "position": self._position, "rejects": dict(self.rejects)}
+        return state | {"drawn": self._num_drawn, "dropped": self._num_dropped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a position that `state_dict` gave."""
         self._round, self._position = int(state["round"]), int(state["position"])
         self.rejects = Counter(state["rejects"])
+        self._num_drawn, self._num_dropped = state.get("drawn", 0), state.get("dropped", 0)
         self._batches = None
+
+    def bad_fraction(self) -> float:
+        """The share of records that can't be used, or of draws that were dropped, whichever is larger.
+
+        Of less than a thousand draws it is taken of a thousand: the first dropped one says little.
+        """
+        before = sum(self.rejects.values()) - self._num_dropped
+        of_records = before / (before + sum(self.plan.sizes))
+        return max(of_records, self._num_dropped / max(self._num_drawn, 1_000))
 
     def num_batches_per_epoch(self, source: int = 0) -> int:
         """About how many batches of this process go by while a source is seen once."""
@@ -147,13 +161,21 @@ class BatchStream(ABC, Generic[Sample, Batched]):
         return np.random.default_rng([self.plan.seed, 2, draw.source, draw.number])
 
     def _samples(self, draws: Sequence[Draw]) -> list[Sample]:
-        samples = []
+        samples, names = [], []
         for draw in draws:
+            self._num_drawn += 1
             try:
                 samples.append(self._make(draw, self._generator(draw)))
+                names.append(self._name(draw))
             except DataError as error:
                 self.rejects[str(error)] += 1
+                self._num_dropped += 1
+        self.last = tuple(names)
         return samples
+
+    def _name(self, draw: Draw) -> str:
+        """What people call a sample."""
+        return f"record {draw.index} of source {draw.source}"
 
 
 def bucket(sized: Sequence[tuple[float, Draw]], batch_size: int) -> list[list[Draw]]:

@@ -5,12 +5,13 @@ the weights would not: they are not normalised again after the top-k, so with as
 uses they sum to 1 in stage 2.1, and to less in stage 3 where all experts compete.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
 
 from deeptalk.backbone import RouterMask
+from deeptalk.backbone.router import Renorm
 from deeptalk.errors import ConfigError
 from deeptalk.experts.partition import ExpertPartition
 from deeptalk.shapes import Int, Tensor
@@ -25,10 +26,13 @@ class Routing:
     """The experts that tokens of the text group and of the audio group may use (paper, section 3.3).
 
     Stage 2.1 is ``audio``/``audio``, stage 2.2 ``text``/``text``, stages 1, 3 and inference ``all``/``all``.
+    ``renorm`` says what the weights of a masked choice sum to.
     """
 
     text: Active = "all"
     audio: Active = "all"
+    # at its default in no recipe's hash, which are older (training.objective.added)
+    renorm: Renorm = field(default="group", metadata={"added": True})
 
     def __post_init__(self) -> None:
         for name in ("text", "audio"):
@@ -48,7 +52,8 @@ def router_mask(partition: ExpertPartition, routing: Routing) -> RouterMask:
     """The experts allowed to each group, in the order text, audio."""
     audio = partition.is_audio
     experts = {"all": torch.ones_like(audio), "audio": audio, "text": ~audio}
-    return RouterMask(table=torch.stack([experts[routing.text], experts[routing.audio]]))
+    table = torch.stack([experts[routing.text], experts[routing.audio]])
+    return RouterMask(table=table, renorm=routing.renorm)
 
 
 def groups_of(kind: Int[Tensor, "B T"], row: Int[Tensor, "B"]) -> Int[Tensor, "B T"]:

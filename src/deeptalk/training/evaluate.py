@@ -1,6 +1,6 @@
 """Held-out loss and figures of a stage."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -9,12 +9,18 @@ from deeptalk.training.objective import Measure, Task
 
 
 @torch.no_grad()
-def evaluate(task: Task, batches: Iterable[Any]) -> dict[str, float]:
+def evaluate(
+    task: Task,
+    batches: Iterable[Any],
+    *,
+    forward: Callable[[Any, torch.Generator | None], Any] | None = None,
+) -> dict[str, float]:
     """The mean of every loss term and every measure of the objective over `batches`.
 
-    The generator is fresh at every call, so two calls on equal weights agree.
+    The generator is fresh at every call, so two calls on equal weights agree. `forward` is the task's own
+    unless an engine has a way of its own to it.
     """
-    objective, model = task.objective, task.model
+    objective, model, forward = task.objective, task.model, forward or task
     device = next(model.parameters()).device
     generator = torch.Generator(device=device).manual_seed(0)
     sums = torch.zeros(len(objective.terms), device=device)
@@ -24,9 +30,9 @@ def evaluate(task: Task, batches: Iterable[Any]) -> dict[str, float]:
     task.eval()
     for batch in batches:
         batch = batch.to(device)
-        sums += task(batch, generator).float()
+        sums += forward(batch, generator).float()
         counts += objective.counts(batch).to(device)
-        for name, new in objective.measures(model, batch).items():
+        for name, new in forward(batch, None).items():
             old = figures.get(name, Measure(total=0.0, count=0.0))
             figures[name] = Measure(total=old.total + new.total, count=old.count + new.count)
     task.train(was_training)

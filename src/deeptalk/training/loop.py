@@ -10,22 +10,30 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from deeptalk.errors import DeepTalkError
+from deeptalk.errors import CheckpointError, DataError, DeepTalkError
 from deeptalk.training.average import WeightAverage
 from deeptalk.training.checkpoint import (
+    IN_PARTS,
     Progress,
-    checkpoints,
+    check_run,
+    data_of,
     generator_states,
-    load_checkpoint,
+    load_whole,
+    newest_checkpoint,
+    read_progress,
     save_checkpoint,
+    set_generators,
+    write_whole,
 )
+from deeptalk.training.engine import WholeEngine, any_process, build_accelerator, build_engine, is_zero
 from deeptalk.training.interruption import Interruption
+from deeptalk.training.manifest import read_manifest
 from deeptalk.training.objective import Objective, Task
-from deeptalk.training.optim import set_lr
 from deeptalk.training.recipe import Recipe
+from deeptalk.training.states import StatesReader, read_rest, write_rest, write_states
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +58,15 @@ class Batches(Protocol):
         ...
 
 
+Forward = Callable[[Any, torch.Generator | None], Any]
+"""A task's forward pass, through the engine that holds the model."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepReport:
     """What one optimiser step did; `evaluation` is filled on the steps that evaluate.
 
-    `rejected` counts what this process has left out of the data so far, by reason.
+    `rejected` counts what all processes have left out of the data so far, by reason.
     """
 
     step: int
@@ -70,15 +82,6 @@ class StepReport:
     rejected: Mapping[str, int] = field(default_factory=dict)
 
 
-def build_accelerator() -> Accelerator:
-    """The device and the processes that this run was launched with."""
-    # told that there is no accelerator, Accelerate joins CPU processes by gloo
-    only_cpu = not torch.accelerator.is_available()
-    return Accelerator(
-        cpu=only_cpu, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
-    )
-
-
 def train(
     model: nn.Module,
     *,
@@ -87,24 +90,35 @@ def train(
     objective: Objective | None = None,
     folder: Path | None = None,
     resume: bool = False,
-    evaluate: Callable[[Task], Mapping[str, float]] | None = None,
+    evaluate: Callable[[Task, Forward], Mapping[str, float]] | None = None,
     accelerator: Accelerator | None = None,
+    asked: Recipe | None = None,
     now: Callable[[], float] = time.monotonic,
 ) -> Iterator[StepReport]:
     """Run the recipe's steps on a model whose parameters are already frozen or free, in place.
 
     `objective` is the recipe's own, bound to what only the run knows; left out, it is the recipe's as it is.
-    Checkpoints go to `folder`, where `resume` goes on from the last one. After the last step the model holds
-    the averaged weights if the recipe asks for them. An interruption saves, reports and ends the iteration.
+    Checkpoints go to `folder`, where `resume` goes on from the last one that is whole. After the last step
+    the model holds the averaged weights if the recipe asks for them, and in the first process it is whole.
+    An interruption saves, reports and ends the iteration. `asked` is the recipe before its epochs were
+    counted in steps and its micro-batches shared; another number of processes may go on with a run of it.
 
     Raises:
         DivergedError: `recipe.max_bad_steps` steps in a row were not finite.
-        CheckpointError: `resume` finds the checkpoint of another recipe.
+        DataError: more than `recipe.max_bad_fraction` of the samples can't be used.
+        CheckpointError: `resume` finds the checkpoint of another recipe, or none that is whole; a checkpoint
+            can't be written.
     """
     task = Task(model, objective or recipe.objective, precision=recipe.precision)
-    run = _Run(task, recipe=recipe, batches=batches, accelerator=accelerator or build_accelerator())
-    if resume and folder is not None and checkpoints(folder):
-        run.load(checkpoints(folder)[-1])
+    start = newest_checkpoint(folder) if resume and folder is not None else None
+    run = _Run(
+        task,
+        recipe=recipe,
+        asked=asked or recipe,
+        batches=batches,
+        accelerator=accelerator or build_accelerator(),
+        start=start,
+    )
     num_steps = recipe.num_steps or 0
     with Interruption() as interruption:
         while run.step < num_steps:
@@ -116,10 +130,11 @@ def train(
             seconds = now() - started
             if evaluate is not None and (run.step % recipe.eval_every == 0 or is_last):
                 with run.averaged():
-                    evaluation = evaluate(run.task)
+                    evaluation = evaluate(run.task, run.engine)
             is_due = is_last or is_stopped or run.step % recipe.save_every == 0
             if folder is not None and is_due:
                 run.save(folder)
+            run.check_samples()
             yield StepReport(
                 step=run.step,
                 num_steps=num_steps,
@@ -127,77 +142,118 @@ def train(
                 skipped=run.num_skipped,
                 is_interrupted=is_stopped,
                 evaluation=evaluation,
-                rejected=batches.state_dict().get("rejects", {}),
+                rejected=run.rejected(is_due),
                 **report,
             )
             if is_stopped:
                 return
     if run.average is not None:
         run.average.adopt(model)
+    run.engine.make_whole()
 
 
 class _Run:
     """Everything that changes while a stage trains."""
 
-    def __init__(self, task: Task, *, recipe: Recipe, batches: Batches, accelerator: Accelerator) -> None:
-        self.recipe, self.batches, self.accelerator = recipe, batches, accelerator
+    def __init__(
+        self,
+        task: Task,
+        *,
+        recipe: Recipe,
+        asked: Recipe,
+        batches: Batches,
+        accelerator: Accelerator,
+        start: Path | None = None,
+    ) -> None:
+        self.recipe, self.asked, self.batches, self.accelerator = recipe, asked, batches, accelerator
         self.task, model = task, task.model
-        self.task.to(accelerator.device).train()
-        self.optimizer = recipe.optim.build(model)
+        progress = None if start is None else self._read_progress(start)
+        if start is not None and progress is not None and progress.format_version == IN_PARTS:
+            with StatesReader(start) as reader:  # before the model is divided
+                reader.put_weights(model)
+        self.engine = build_engine(task, recipe=recipe, accelerator=accelerator)
         self.average = WeightAverage(model, decay=recipe.average) if recipe.average is not None else None
-        self.wrapped, self.prepared = accelerator.prepare(self.task, self.optimizer)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        seed = recipe.seed + accelerator.process_index
-        self.generator = torch.Generator(device=accelerator.device).manual_seed(seed)
+        self.generator = torch.Generator(device=accelerator.device)
+        self.generator.manual_seed(recipe.seed + accelerator.process_index)
         self.step = self.num_skipped = self.num_bad_in_a_row = self.num_positions = 0
+        self._left_out = dict(batches.state_dict().get("rejects", {}))
+        if start is not None and progress is not None:
+            self._load(start, progress)
+        self._rejected = self._left_out
 
     def advance(self, num_steps: int) -> dict[str, Any]:
         """One optimiser step over all micro-batches of all processes."""
         lr = self.recipe.optim.lr * self.recipe.schedule.factor(self.step, num_steps)
-        set_lr(self.prepared, lr)
-        sums, counts = self._gradients()
+        sums, counts, samples = self._gradients()
         objective = self.task.objective
         loss = float(objective.total(sums, counts))
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.optim.clip_norm))
+        is_finite = bool(torch.tensor(loss).isfinite())
+        taken = self.engine.step(lr=lr, is_finite=is_finite, chance=self.recipe.seed + self.step)
         self.step += 1
-        if torch.isfinite(torch.tensor([loss, grad_norm])).all():
-            self.prepared.step()
+        if taken.is_taken:
             self.num_bad_in_a_row = 0
             if self.average is not None:
                 self.average.update(self.task.model, step=self.step)
         else:
-            self._count_bad(loss, grad_norm)
-        self.prepared.zero_grad(set_to_none=True)
+            self._count_bad(loss, taken.grad_norm, samples)
         means = (sums / counts.clamp(min=1)).tolist()
         losses = {
             term.name: mean
             for term, mean, count in zip(objective.terms, means, counts.tolist(), strict=True)
             if count > 0
         }
-        return {"loss": loss, "losses": losses, "lr": lr, "grad_norm": grad_norm}
+        return {"loss": loss, "losses": losses, "lr": lr, "grad_norm": taken.grad_norm}
 
-    def _gradients(self) -> tuple[Tensor, Tensor]:
-        """Backward over the micro-batches; the sums and counts of the global batch."""
+    def _gradients(self) -> tuple[Tensor, Tensor, list[str]]:
+        """Backward over the micro-batches; sums and counts of all processes, and the samples of this one."""
         objective, device = self.task.objective, self.accelerator.device
-        micro = [next(self.batches).to(device) for _ in range(self.recipe.accumulate)]
+        micro, samples = [], []
+        for _ in range(self.recipe.accumulate):
+            micro.append(next(self.batches).to(device))
+            samples += getattr(self.batches, "last", ())
         counts = torch.stack([objective.counts(batch).to(device, torch.float32) for batch in micro]).sum(0)
         counts = self._total(counts)
         positions = sum(objective.num_positions(batch) for batch in micro)
         self.num_positions = positions * self.accelerator.num_processes  # about: shares are alike
         sums = torch.zeros_like(counts)
         for index, batch in enumerate(micro):
-            is_last = index == len(micro) - 1
-            with nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
-                part = self.wrapped(batch, self.generator).float()
+            with self.engine.micro_batch(is_last=index == len(micro) - 1):
+                part = self.engine(batch, self.generator).float()
                 # a distributed wrapper averages gradients over processes; the loss is a sum over them
-                total = objective.total(part, counts) * self.accelerator.num_processes
-                self.accelerator.backward(total)
+                self.engine.backward(objective.total(part, counts) * self.accelerator.num_processes)
             sums += part.detach()
-        return self._total(sums), counts
+        return self._total(sums), counts, samples
 
     def any_process(self, flag: bool) -> bool:
         """Whether the flag is up in at least one process; all of them get the same answer."""
-        return bool(self._total(torch.tensor(float(flag), device=self.accelerator.device)))
+        return any_process(self.accelerator, flag)
+
+    def check_samples(self) -> None:
+        """End the run where too many samples can't be used."""
+        most, fraction = self.recipe.max_bad_fraction, getattr(self.batches, "bad_fraction", None)
+        if most is None or fraction is None or not self.any_process(fraction() > most):
+            return
+        raise DataError(
+            f"recipe {self.recipe.name!r}: more than {most:.2%} of the samples can't be used "
+            f"({self.rejected(True)}, in this process {fraction():.2%}); mend the data or raise "
+            "max_bad_fraction."
+        )
+
+    def rejected(self, is_due: bool) -> Mapping[str, int]:
+        """What all processes have left out, by reason, as it was when it was last asked for with `is_due`.
+
+        What is known before the first draw is the same in all and counts once.
+        """
+        if self.accelerator.num_processes == 1:
+            return self.batches.state_dict().get("rejects", {})
+        if is_due:
+            own = self.batches.state_dict().get("rejects", {})
+            total = dict(self._left_out)
+            for counts in gather_object([own]):
+                for reason, count in counts.items():
+                    total[reason] = total.get(reason, 0) + count - self._left_out.get(reason, 0)
+            self._rejected = total
+        return self._rejected
 
     def _total(self, values: Tensor) -> Tensor:
         """The sum over all processes."""
@@ -205,10 +261,13 @@ class _Run:
         assert isinstance(total, Tensor)
         return total
 
-    def _count_bad(self, loss: float, grad_norm: float) -> None:
+    def _count_bad(self, loss: float, grad_norm: float, samples: list[str]) -> None:
         self.num_skipped += 1
         self.num_bad_in_a_row += 1
-        logger.warning("step %d skipped: loss %s, gradient norm %s", self.step, loss, grad_norm)
+        seen = ", ".join(samples) or "unnamed"
+        logger.warning(
+            "step %d skipped: loss %s, gradient norm %s; samples: %s", self.step, loss, grad_norm, seen
+        )
         if self.num_bad_in_a_row >= self.recipe.max_bad_steps:
             raise DivergedError(
                 f"recipe {self.recipe.name!r}: {self.num_bad_in_a_row} steps in a row were not finite "
@@ -219,36 +278,88 @@ class _Run:
     def averaged(self) -> Any:
         return self.average.applied(self.task.model) if self.average is not None else nullcontext()
 
+    @property
+    def _is_in_parts(self) -> bool:
+        """Whether checkpoints are written by parameter."""
+        return self.recipe.weights != "fp32" or not isinstance(self.engine, WholeEngine)
+
     def save(self, folder: Path) -> None:
-        """The first process writes, with the generators and positions of all."""
+        """A checkpoint, with the generators and positions of all processes."""
         own = [(generator_states(self.generator), self.batches.state_dict())]
         states = gather_object(own) if self.accelerator.num_processes > 1 else own
-        if self.accelerator.is_main_process:
-            save_checkpoint(
-                folder,
-                model=self.task.model,
-                average=self.average.tensors if self.average is not None else None,
-                optimizer=self.optimizer,
-                generators=[generators for generators, _ in states],
-                progress=Progress(
-                    step=self.step,
-                    num_skipped=self.num_skipped,
-                    recipe_hash=self.recipe.hash,
-                    data=[data for _, data in states],
-                ),
-            )
-        self.accelerator.wait_for_everyone()
-
-    def load(self, path: Path) -> None:
-        progress = load_checkpoint(
-            path,
-            model=self.task.model,
-            average=self.average.tensors if self.average is not None else None,
-            optimizer=self.optimizer,
-            generator=self.generator,
-            recipe_hash=self.recipe.hash,
-            process_index=self.accelerator.process_index,
-            num_processes=self.accelerator.num_processes,
+        save_checkpoint(
+            folder,
+            write=lambda path: self._write(path, [generators for generators, _ in states]),
+            progress=Progress(
+                step=self.step,
+                num_skipped=self.num_skipped,
+                recipe_hash=self.recipe.hash,
+                data=[data for _, data in states],
+                num_bad_in_a_row=self.num_bad_in_a_row,
+                **({"format_version": IN_PARTS} if self._is_in_parts else {}),
+            ),
+            about={
+                "num_steps": self.recipe.num_steps,
+                "num_processes": self.accelerator.num_processes,
+                "recipe": self.asked.to_dict(),
+                "versions": {"torch": torch.__version__},
+            },
+            accelerator=self.accelerator,
         )
-        self.batches.load_state_dict(progress.data[self.accelerator.process_index])
+
+    def _write(self, path: Path, generators: list[dict[str, Any]]) -> list[Path]:
+        """Write this process's files of a checkpoint."""
+        is_main, average, model = self.accelerator.is_main_process, self.average, self.task.model
+        averaged = average.tensors if average is not None else None
+        is_divided = not isinstance(self.engine, WholeEngine)
+        if not (is_main or is_divided):
+            return []
+        if not self._is_in_parts:
+            optimizer = self.engine.optimizer
+            return write_whole(
+                path, model=model, average=averaged, optimizer=optimizer, generators=generators
+            )
+        files = write_states(
+            path,
+            self.engine,
+            process_index=self.accelerator.process_index,
+            num_writers=self.accelerator.num_processes if is_divided else 1,
+        )
+        if is_main:
+            files += write_rest(path, model=model, average=averaged, generators=generators)
+        return files
+
+    def _read_progress(self, start: Path) -> Progress:
+        """Where a checkpoint stands; refused if it is another recipe's."""
+        progress, stored = read_progress(start), read_manifest(start).get("recipe")
+        is_same = stored is not None and self.asked.makes_the_same_as(stored, but=("accumulate",))
+        check_run(
+            start,
+            progress,
+            recipe_hash=self.recipe.hash,
+            num_processes=self.accelerator.num_processes,
+            is_same=is_same,
+        )
+        if progress.format_version != IN_PARTS and is_zero():
+            raise CheckpointError(
+                f"{start} was written by a run that was not launched with DeepSpeed; go on without it, or "
+                "begin again (--anew)."
+            )
+        return progress
+
+    def _load(self, start: Path, progress: Progress) -> None:
+        model, average = self.task.model, self.average
+        averaged = average.tensors if average is not None else None
+        index, number = self.accelerator.process_index, self.accelerator.num_processes
+        if progress.format_version == IN_PARTS:
+            with StatesReader(start) as reader:
+                num_taken = progress.step - progress.num_skipped
+                self.engine.put_states(reader.read, num_steps=num_taken)
+            generators = read_rest(start, model=model, average=averaged)
+        else:
+            generators = load_whole(start, model=model, average=averaged, optimizer=self.engine.optimizer)
+        if index < len(generators):
+            set_generators(generators[index], self.generator)
+        self.batches.load_state_dict(data_of(progress, process_index=index, num_processes=number))
         self.step, self.num_skipped = progress.step, progress.num_skipped
+        self.num_bad_in_a_row = progress.num_bad_in_a_row

@@ -6,13 +6,23 @@ never depends on the batch it happens to share (method.md section 2.6).
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from deeptalk.errors import ConfigError
+
+
+def added(default: Any) -> Any:
+    """A setting that came later: at its default it is in no hash and no file, so that older ones hold."""
+    return field(default=default, metadata={"added": True})
+
+
+def is_added(setting: Field[Any]) -> bool:
+    """Whether a field of a dataclass was made by `added`."""
+    return bool(setting.metadata.get("added"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,9 +88,11 @@ class Task(nn.Module):
         self.objective = objective
         self.precision = precision
 
-    def forward(self, batch: Any, generator: torch.Generator) -> Tensor:
-        """The objective's sums over one micro-batch, `[num_terms]`."""
+    def forward(self, batch: Any, generator: torch.Generator | None) -> Any:
+        """The objective's sums over one micro-batch, `[num_terms]`; without a generator its measures."""
         device = next(self.model.parameters()).device.type
-        autocast = torch.autocast(device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        with autocast:
+        is_mixed = self.precision == "bf16" and generator is not None
+        with torch.autocast(device, torch.bfloat16) if is_mixed else nullcontext():
+            if generator is None:
+                return self.objective.measures(self.model, batch)
             return self.objective.sums(self.model, batch, generator=generator)

@@ -11,7 +11,7 @@ from deeptalk.data.dataset import Source
 from deeptalk.errors import ConfigError
 from deeptalk.experts import Routing
 from deeptalk.experts.load import Normalisation, Positions
-from deeptalk.training.objective import Objective
+from deeptalk.training.objective import Objective, added, is_added
 from deeptalk.training.optim import AdamW
 from deeptalk.training.schedule import Cosine
 
@@ -78,7 +78,13 @@ class Recipe:
             the data; 0 runs the encoder in every step.
         max_positions: longer samples are dropped and counted.
         average: decay of the moving average of the weights that is the result; None takes the last weights.
+        precision: what products are computed in; sums and losses are fp32 either way.
+        weights: what weights are held in. "bf16" takes half the memory for those that are frozen; those that
+            train follow fp32 copies which the optimiser keeps.
+        recompute: what the backward pass computes again instead of keeping it: nothing, the blocks of
+            experts, or whole layers.
         max_bad_steps: so many steps in a row with a loss or gradient that is not finite end the run.
+        max_bad_fraction: a larger share of samples that can't be used ends the run; None bears any.
     """
 
     name: str
@@ -104,7 +110,10 @@ class Recipe:
     save_every: int = 500
     average: float | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
+    weights: Literal["fp32", "bf16"] = added("fp32")
+    recompute: Literal["none", "experts", "layers"] = added("none")
     max_bad_steps: int = 20
+    max_bad_fraction: float | None = added(None)
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -120,6 +129,8 @@ class Recipe:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.max_bad_fraction is not None and not 0 <= self.max_bad_fraction <= 1:
+            raise ConfigError(f"max_bad_fraction is a share from 0 to 1, got {self.max_bad_fraction}.")
 
     def tiny(self) -> "Recipe":
         """The same stage with a random model of tiny size and two short steps, for tests."""
@@ -147,14 +158,17 @@ class Recipe:
         values = _effective(self.to_dict())
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
-    def makes_the_same_as(self, stored: Mapping[str, Any]) -> bool:
-        """Whether values of `to_dict`, maybe older than some field with a default, give the same weights."""
-        return _effective(_filled(stored, self)) == _effective(self.to_dict())
+    def makes_the_same_as(self, stored: Mapping[str, Any], *, but: tuple[str, ...] = ()) -> bool:
+        """Whether values of `to_dict`, maybe older than some field with a default, give the same weights.
+
+        What `but` names may differ.
+        """
+        return _effective(_filled(stored, self), but) == _effective(self.to_dict(), but)
 
 
-def _effective(values: Mapping[str, Any]) -> dict[str, Any]:
+def _effective(values: Mapping[str, Any], but: tuple[str, ...] = ()) -> dict[str, Any]:
     """What changes the weights."""
-    harmless = ("eval_every", "eval_batches", "save_every", "paper", "evaluation")
+    harmless = ("eval_every", "eval_batches", "save_every", "paper", "evaluation", "max_bad_fraction", *but)
     return {name: value for name, value in values.items() if name not in harmless}
 
 
@@ -168,6 +182,8 @@ def _filled(stored: Any, like: Any) -> Any:
     for setting in _settings(like):
         if setting.name in stored:
             filled[setting.name] = _filled(stored[setting.name], getattr(like, setting.name))
+        elif is_added(setting):
+            continue  # as in `_plain`
         elif setting.default is not dataclasses.MISSING:
             filled[setting.name] = _plain(setting.default)
         elif setting.default_factory is not dataclasses.MISSING:
@@ -181,7 +197,11 @@ def _settings(value: Any) -> list[dataclasses.Field[Any]]:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {setting.name: _plain(getattr(value, setting.name)) for setting in _settings(value)}
+        fields = {
+            setting.name: _plain(getattr(value, setting.name))
+            for setting in _settings(value)
+            if not (is_added(setting) and getattr(value, setting.name) == setting.default)
+        }
         return {"kind": type(value).__name__, **fields}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

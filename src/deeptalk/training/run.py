@@ -10,16 +10,26 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import nn
 
 from deeptalk.backbone import Backbone
-from deeptalk.errors import ConfigError
+from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.files import digest_of
-from deeptalk.training.checkpoint import checkpoints, put_back, step_of, write_folder
+from deeptalk.training.checkpoint import (
+    checkpoints,
+    clear_leftovers,
+    newest_checkpoint,
+    put_back,
+    step_of,
+    write_folder,
+)
 from deeptalk.training.codec import CodecTraining
 from deeptalk.training.ctc import Ctc
+from deeptalk.training.engine import build_accelerator
 from deeptalk.training.evaluate import evaluate
-from deeptalk.training.loop import StepReport, build_accelerator, train
+from deeptalk.training.loop import StepReport, train
+from deeptalk.training.manifest import read_manifest
 from deeptalk.training.metrics import MetricsWriter
 from deeptalk.training.preference import Preference
 from deeptalk.training.recipe import Recipe
@@ -102,6 +112,8 @@ def run_stage(
     if not (resume or anew):
         _check_nothing_is_lost(recipe, places)
     accelerator.wait_for_everyone()  # all have looked before anything moves
+    if accelerator.is_main_process:
+        clear_leftovers(folder)
     with _without(folder) if accelerator.is_main_process and not resume else nullcontext():
         with accelerator.main_process_first():  # it makes the caches and the partition that the others read
             told = progress if accelerator.is_main_process else silent
@@ -114,7 +126,9 @@ def run_stage(
         _compile(stage.model)
     if recipe.num_steps is None:
         num_batches = batches.num_batches_per_epoch() * (recipe.epochs or 1)
-        recipe = dataclasses.replace(recipe, num_steps=max(1, num_batches // recipe.accumulate), epochs=None)
+        num_steps = _steps_of_others(folder, accelerator.num_processes) if resume else None
+        num_steps = num_steps or max(1, num_batches // recipe.accumulate)
+        recipe = dataclasses.replace(recipe, num_steps=num_steps, epochs=None)
     note = provenance(dataclasses.replace(recipe, accumulate=asked.accumulate), places)
     note |= {
         "asked_hash": asked.hash,
@@ -130,8 +144,9 @@ def run_stage(
         objective=stage.objective,
         folder=folder,
         resume=resume,
-        evaluate=(lambda task: evaluate(task, held_out)) if held_out else None,
+        evaluate=(lambda task, forward: evaluate(task, held_out, forward=forward)) if held_out else None,
         accelerator=accelerator,
+        asked=asked,
     ):
         if metrics is not None:
             line = dataclasses.asdict(report)
@@ -249,9 +264,16 @@ def provenance(recipe: Recipe, places: Places) -> dict[str, Any]:
     }
 
 
+def _steps_of_others(folder: Path, num_processes: int) -> int | None:
+    """The number of steps that another number of processes has begun a run with; None where it is ours."""
+    start = newest_checkpoint(folder)
+    begun = read_manifest(start) if start is not None else {}
+    return begun.get("num_steps") if begun.get("num_processes", num_processes) != num_processes else None
+
+
 def _open_metrics(folder: Path) -> MetricsWriter:
-    last = checkpoints(folder)[-1:]
-    return MetricsWriter(folder / METRICS, resume_step=step_of(last[0]) if last else 0)
+    start = newest_checkpoint(folder)
+    return MetricsWriter(folder / METRICS, resume_step=0 if start is None else step_of(start))
 
 
 def _save(stage: Stage, folder: Path, note: dict[str, Any]) -> None:
@@ -259,4 +281,10 @@ def _save(stage: Stage, folder: Path, note: dict[str, Any]) -> None:
         stage.save(unfinished, note)
         (unfinished / RECIPE).write_text(json.dumps(note, indent=1))
 
-    write_folder(folder, write)
+    try:
+        write_folder(folder, write)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{folder} can't be written ({why}); the run is kept: --resume saves it."
+        ) from error
