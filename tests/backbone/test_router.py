@@ -6,9 +6,11 @@ import torch
 from deeptalk.backbone.router import (
     BiasedSigmoid,
     GroupLimit,
+    Renorm,
     RouterMask,
     RoutingCall,
     RoutingScope,
+    SelectionRule,
     SoftmaxThenTopk,
     TopkThenSoftmax,
     mask_selection,
@@ -38,6 +40,29 @@ def test_weights_sum_to_one_only_when_the_group_has_no_more_than_its_places() ->
     all_four, _ = choose(rule, torch.ones(1, 4, dtype=torch.bool))
     assert two.sum().item() == pytest.approx(1.0)
     assert all_four.sum().item() < 0.95
+
+
+def test_weights_of_a_masked_choice_by_what_they_are_measured_against() -> None:
+    rule = SoftmaxThenTopk(top_k=2, is_normalised=False, scale=3.0)
+
+    def weights(renorm: Renorm) -> torch.Tensor:
+        return mask_selection(None, NATIVE, BUT_THE_BEST, rule, renorm=renorm)[1]
+
+    scores = LOGITS.softmax(-1)
+    torch.testing.assert_close(weights("none"), 3 * scores[:, [2, 1]])
+    torch.testing.assert_close(weights("topk"), 3 * torch.tensor([2.0, 1.0]).softmax(0)[None])
+    torch.testing.assert_close(weights("group").sum(), 3 * scores[0, 1:3].sum() / scores[0, :3].sum())
+
+
+@pytest.mark.parametrize("rule", [TopkThenSoftmax(top_k=2), SoftmaxThenTopk(top_k=2, is_normalised=True)])
+def test_other_renorms_are_refused_where_routers_normalise_their_choice(rule: SelectionRule) -> None:
+    with pytest.raises(ConfigError, match="renorm 'none' needs routers"):
+        mask_selection(None, NATIVE, BUT_THE_BEST, rule, renorm="none")
+
+
+def test_an_unknown_renorm_is_refused() -> None:
+    with pytest.raises(ConfigError, match="renorm must be one of group, topk, none, got 'half'"):
+        RouterMask(table=torch.ones(1, 1, 2, dtype=torch.bool), renorm="half")  # type: ignore[arg-type]
 
 
 def test_normalised_weights_and_scale() -> None:

@@ -17,7 +17,7 @@ def build(kind: str, stride: int) -> Adapter:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("stride", [1, 2, 4, 8])
 def test_shapes_and_padding(kind: str, stride: int) -> None:
     adapter = build(kind, stride)
     frames, lengths = torch.randn(3, 11, 6), torch.tensor([11, 4, 5])
@@ -59,7 +59,7 @@ def test_conv_halves_as_often_as_the_stride_asks() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.lists(st.integers(0, 9), min_size=1, max_size=6), st.sampled_from([1, 2, 4]), st.sampled_from(KINDS)
+    st.lists(st.integers(0, 9), min_size=1, max_size=6), st.sampled_from([1, 2, 4, 8]), st.sampled_from(KINDS)
 )
 def test_stream_equals_offline_for_any_chunking(pieces: list[int], stride: int, kind: str) -> None:
     adapter = build(kind, stride)

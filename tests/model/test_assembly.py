@@ -148,7 +148,7 @@ def test_what_is_no_encoder_is_refused(stock: Path, whisper: tuple[Path, Any], t
 
 
 def test_what_cant_be_put_together_leaves_nothing(stock: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="stride must be 1, 2 or 4"):
+    with pytest.raises(ConfigError, match="stride must be one of 1, 2, 4, 8, got 3"):
         put_together(stock, tmp_path / "own", stride=3)
     with pytest.raises(ConfigError, match="speakers must have different numbers"):
         put_together(stock, tmp_path / "own", speakers=tuple(map(str, range(60))))

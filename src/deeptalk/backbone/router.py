@@ -3,19 +3,26 @@
 A stock router returns ``(logits, weights, experts)``. `RouterHook` is attached to it as a forward hook and
 chooses again from the stock logits with the forbidden ones at minus infinity, before the softmax. That is
 what section 3.3 of the paper asks: scores to zero, the rest normalised again. Without a mask the stock output
-stays.
+stays. `Renorm` has the other readings, for study.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
 from deeptalk.errors import ConfigError
 from deeptalk.shapes import Bool, Float, Int, Tensor
+
+Renorm = Literal["group", "topk", "none"]
+"""What the weights of a masked choice are measured against (method.md, section 8).
+
+``group``: the scores of all allowed experts, as the paper has it. ``topk``: those of the chosen ones alone, so
+that they sum to 1. ``none``: the scores of all experts, so that they are what they would be without a mask.
+"""
 
 Decision = tuple[Tensor, Tensor, Tensor]
 """What a stock router returns: logits ``[N, E]``, and weights and experts of the chosen ``[N, k]``."""
@@ -30,8 +37,11 @@ class RouterMask:
     """Which experts a token of each group may be routed to, in every mixture-of-experts layer."""
 
     table: Bool[Tensor, "G L E"]
+    renorm: Renorm = "group"
 
     def __post_init__(self) -> None:
+        if self.renorm not in get_args(Renorm):
+            raise ConfigError(f"renorm must be one of {', '.join(get_args(Renorm))}, got {self.renorm!r}.")
         if self.table.dtype != torch.bool or self.table.dim() != 3:
             raise ConfigError(
                 f"a router mask is a bool table [groups, layers, experts], got {self.table.dtype} of shape "
@@ -48,7 +58,9 @@ class RouterMask:
 
     def to(self, device: torch.device | str) -> "RouterMask":
         """The same mask on another device."""
-        return self if self.table.device == torch.device(device) else RouterMask(table=self.table.to(device))
+        if self.table.device == torch.device(device):
+            return self
+        return RouterMask(table=self.table.to(device), renorm=self.renorm)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -103,9 +115,12 @@ class RouterHook:
         if call.mask is not None and call.groups is not None:
             allowed = call.mask.allowed(self.layer, call.groups)
         if self.extra is not None:
+            if call.mask is not None and call.mask.renorm != "group":
+                raise ConfigError(f"layers with copied experts know no renorm {call.mask.renorm!r}.")
             output = self.extra(args[0], output, groups=call.groups, allowed=allowed)
         elif allowed is not None:
-            output = mask_selection(router, output, allowed, self.rule)
+            assert call.mask is not None
+            output = mask_selection(router, output, allowed, self.rule, renorm=call.mask.renorm)
         if call.collected is not None:
             logits, weights, experts = output
             call.collected[self.layer] = RouterOutput(logits=logits, weights=weights, experts=experts)
@@ -113,20 +128,47 @@ class RouterHook:
 
 
 def mask_selection(
-    router: nn.Module | None, native: Decision, allowed: Bool[Tensor, "N E"], rule: SelectionRule
+    router: nn.Module | None,
+    native: Decision,
+    allowed: Bool[Tensor, "N E"],
+    rule: SelectionRule,
+    *,
+    renorm: Renorm = "group",
 ) -> Decision:
     """The decision of a router when only the allowed experts exist.
 
     A token with fewer allowed experts than it has places uses each of them once; a place left over repeats
     the token's first expert with weight zero, so that no forbidden expert ever sees the token.
     """
-    logits, native_weights, _ = native
-    logits = logits.masked_fill(~allowed, float("-inf"))
+    stock_logits, native_weights, _ = native
+    logits = stock_logits.masked_fill(~allowed, float("-inf"))
     weights, experts = rule(router, logits, allowed)
     is_legal = allowed.gather(-1, experts)
     weights = weights.masked_fill(~is_legal, 0.0)
+    if renorm != "group":
+        weights = _measured_otherwise(weights, renorm, rule, logits=stock_logits, allowed=allowed)
     experts = torch.where(is_legal, experts, experts[..., :1])
     return logits, weights.to(native_weights.dtype), experts
+
+
+def _measured_otherwise(
+    weights: Float[Tensor, "N k"],
+    renorm: Renorm,
+    rule: SelectionRule,
+    *,
+    logits: Float[Tensor, "N E"],
+    allowed: Bool[Tensor, "N E"],
+) -> Float[Tensor, "N k"]:
+    """Weights that are parts of the allowed experts' scores, as parts of what `renorm` names."""
+    if not isinstance(rule, SoftmaxThenTopk) or rule.is_normalised:
+        raise ConfigError(
+            f"renorm {renorm!r} needs routers that take a softmax over all experts and don't normalise their "
+            "choice, as DeepSeek-V2's; with others take 'group'."
+        )
+    if renorm == "topk":
+        return weights / weights.sum(dim=-1, keepdim=True) * rule.scale
+    scores = logits.softmax(dim=-1, dtype=torch.float32)
+    return weights * scores.masked_fill(~allowed, 0.0).sum(dim=-1, keepdim=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

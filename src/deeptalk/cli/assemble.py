@@ -57,7 +57,7 @@ def assemble(
         FusionName, typer.Option(help="How eight streams become one; the paper's is mean8.")
     ] = FusionName.MEAN8,
     stride: Annotated[
-        int, typer.Option("--stride", metavar="N", help="Encoder frames in a position: 1, 2 or 4.")
+        int, typer.Option("--stride", metavar="N", help="Encoder frames in a position: 1, 2, 4 or 8.")
     ] = 4,
     hidden: Annotated[
         int, typer.Option("--hidden", metavar="N", help="Width inside the adapter.", min=1)

@@ -14,7 +14,7 @@ from deeptalk.errors import AudioError, ConfigError
 from deeptalk.shapes import Float, Int, Tensor
 
 KINDS = ("gated_mlp", "conv")
-STRIDES = (1, 2, 4)
+STRIDES = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,9 @@ class AdapterConfig:
         if self.kind not in KINDS:
             raise ConfigError(f"adapter.kind must be one of {', '.join(KINDS)}, got {self.kind!r}.")
         if self.stride not in STRIDES:
-            raise ConfigError(f"adapter.stride must be 1, 2 or 4, got {self.stride}.")
+            raise ConfigError(
+                f"adapter.stride must be one of {', '.join(map(str, STRIDES))}, got {self.stride}."
+            )
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"adapter.dropout must be from 0 to below 1, got {self.dropout}.")
         for name in ("in_width", "hidden", "out_width"):

@@ -106,7 +106,7 @@ def assemble(
         codec: copied into the folder; it decides how many codebooks and codes there are.
         speakers: names of the voices that answers will have.
         fusion: how the eight streams become one embedding.
-        stride: encoder frames in a position of the language model: 1, 2 or 4.
+        stride: encoder frames in a position of the language model: 1, 2, 4 or 8.
         hidden: width inside the adapter.
         seed: of the random weights.
 

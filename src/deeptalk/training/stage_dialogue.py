@@ -111,14 +111,14 @@ class DialogueStage:
         data, model = self.places.data, self.model
         reader: SpeechReader
         if self.recipe.encoded_passes:
-            reader = EncodedReader([data / "encoded" / part for part in HEARD])
+            reader = EncodedReader([data / "encoded" / part for part in present(HEARD, data)])
         else:
             reader = MelReader(model.mel, augmentation=ROOMS)
         return TaskContext(
             tokenizer=model.tokenizer or TextTokenizer(self.tokenizer_path),
             layout=model.layout,
-            clips=ClipLibrary([data / f"{part}.jsonl" for part in HEARD]),
-            answers=AnswerLibrary(data / "codes" / f"{part}.npy" for part in SPOKEN),
+            clips=ClipLibrary([data / f"{part}.jsonl" for part in present(HEARD, data)]),
+            answers=AnswerLibrary(data / "codes" / f"{part}.npy" for part in present(SPOKEN, data)),
             reader=reader,
             stride=model.config.adapter.stride,
             max_positions=self.recipe.max_positions,
@@ -259,16 +259,17 @@ def prepare_caches(
     recipe: Recipe, places: Places, *, model: DeepTalk, codec_folder: Path, progress: Progress = silent
 ) -> None:
     """Make what is missing: codes of all recorded answers, and with `encoded_passes` the encoder's output."""
+    spoken = present(SPOKEN, places.data)
     files = [codec_folder / "config.json", *sorted(codec_folder.glob("*.safetensors"))]
-    files += [places.data / f"{part}.jsonl" for part in SPOKEN]
+    files += [places.data / f"{part}.jsonl" for part in spoken]
     mark = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     note = places.data / "codes" / "made_from.sha256"
     if not note.is_file() or note.read_text() != mark:
         codec = load_codec(codec_folder)
-        for part in SPOKEN:
+        for part in spoken:
             encode_answers(places.data, codec, parts=(part,), progress=partial(progress, f"codes of {part}"))
         write_text(note, mark)
-    for part in HEARD if recipe.encoded_passes else ():
+    for part in present(HEARD, places.data) if recipe.encoded_passes else ():
         encode_questions(
             places.data,
             model.encoder,
@@ -278,6 +279,11 @@ def prepare_caches(
             augmentation=ROOMS,
             progress=partial(progress, f"encoding {part}"),
         )
+
+
+def present(parts: Sequence[str], data: Path) -> list[str]:
+    """Those of some parts of the speech that have a manifest."""
+    return [part for part in parts if (data / f"{part}.jsonl").is_file()]
 
 
 def _assemble(recipe: Recipe, part: DialoguePart, places: Places) -> tuple[DeepTalk, Path, Path]:
