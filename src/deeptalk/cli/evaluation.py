@@ -144,7 +144,7 @@ def about_model(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
 
 
 def _about_judges(judges: Judges | None) -> dict[str, str] | None:
-    return judges and {"bigram": judges.bigram.hash, "unigram": judges.unigram.hash}
+    return judges and {name: judge.hash for name, judge in judges.named()}
 
 
 def _digest(asked: EvalSet) -> str | None:

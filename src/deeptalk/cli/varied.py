@@ -93,8 +93,6 @@ def run(variant: str, seed: int, root: Path, results: Path) -> bool:
 
 
 def _about(variant: str, seed: int) -> dict[str, Any]:
-    import torch
-
     from deeptalk.recipes.variants import VARIANTS
 
     about = "text backbone and stage 1, with the shipped encoder and codec"
@@ -102,11 +100,20 @@ def _about(variant: str, seed: int) -> dict[str, Any]:
         "variant": variant,
         "seed": seed,
         "about": about if variant == START else VARIANTS[variant].about,
+        "every": EVERY,
+        **about_machine(),
+    }
+
+
+def about_machine() -> dict[str, Any]:
+    """When, where and by which code something was measured."""
+    import torch
+
+    return {
         "commit": _commit(),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": _processor(),
         "torch": torch.__version__,
-        "every": EVERY,
     }
 
 
