@@ -70,14 +70,16 @@ def serve_fleet(
         raise ConfigError(f"{error.name} is missing: pip install 'deeptalk[ray]'.") from error
     bind(host, port).close()  # Ray would only say later that it can't be had
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    wait = _wait_for_signal() if wait is None else wait
+    os.environ.setdefault("RAY_worker_niceness", "0")  # replicas are servers, no batch work
     is_ours = "RAY_ADDRESS" not in os.environ
-    own = {
+    own: dict[str, Any] = {
+        "address": "local",
         "num_cpus": max(os.cpu_count() or 1, fleet.num_replicas),
         "include_dashboard": False,
         "_node_ip_address": "127.0.0.1",
     }
     ray.init(logging_level=logging.WARNING, **(own if is_ours else {}))
+    wait = _wait_for_signal() if wait is None else wait  # Ray has handlers of its own
     try:
         farewell = ray.remote(num_cpus=0)(Farewell).remote()
         tls = {}
