@@ -115,7 +115,7 @@ def test_two_models_are_compared(questions, tmp_path):
     contain, has = (json.loads(line) for line in lines)
     assert contain == {
         **{"name": "contain-words", "left": 0.0, "right": 100.0, "difference": 100.0},
-        **{"low": 100.0, "high": 100.0, "share_not_above": 0.0, "is_clear": True},
+        **{"low": 100.0, "high": 100.0, "share_not_above": 0.0, "is_clear": True, "apart": None},
     }
     assert (has["name"], has["difference"]) == ("has-answer", pytest.approx(200 / 3))
     shown = run("compare", tmp_path / "left.json", tmp_path / "other.json").stdout
@@ -124,6 +124,48 @@ def test_two_models_are_compared(questions, tmp_path):
     run("score-answers", questions, tmp_path / "answers.jsonl", "--out", tmp_path / "other.json")
     refused = run("compare", tmp_path / "left.json", tmp_path / "other.json", code=2)
     assert "of other data" in refused.stderr
+    mixed = run("compare", tmp_path / "left.json", tmp_path / "other.json", "--mixed").stdout
+    assert mixed.count("do not compare: other data") == 2
+
+
+def test_what_is_missing_may_be_left_out_but_says_so(questions, tmp_path):
+    answers = answered(tmp_path / "answers.jsonl", a="Paris", b="no")
+    given = ("score-answers", questions, answers, "--rule", "has-answer")
+    assert json.loads(run(*given, "--json", code=1).stdout)["scores"]["has-answer"]["total"] == 3
+    told = json.loads(run(*given, "--drop-missing", "--json").stdout)
+    assert (told["scores"]["has-answer"]["count"], told["scores"]["has-answer"]["total"]) == (1, 2)
+    assert (told["about"]["shrunk_from"], told["num_missing"]) == (3, 0)
+    assert "2 shrunk from 3: for no table" in run(*given, "--drop-missing").stdout
+    texts = write_lines(tmp_path / "texts.jsonl", {"id": "a", "text": "x"}, {"id": "c", "text": "y z"})
+    heard = ("score-transcripts", texts, answers, "--normalizer", "plain-en", "--drop-missing")
+    (line,) = run(*heard, code=2).stderr.splitlines()
+    assert "'b'" in line
+    answered(tmp_path / "answers.jsonl", a="x")
+    assert json.loads(run(*heard, "--json").stdout)["about"]["shrunk_from"] == 2
+
+
+def test_answers_are_handed_to_other_peoples_scorers(questions, tmp_path):
+    lines = [
+        {"id": "a", "text": "Paris", "transcript": "paris"},
+        {"id": "c", "text": "x", "transcript": None},
+    ]
+    answers, out = write_lines(tmp_path / "answers.jsonl", *lines), tmp_path / "out"
+    told = run("write-answers", questions, answers, "--out", out, "--name", "m", "--json").stdout
+    names = [Path(json.loads(line)["file"]).name for line in told.splitlines()]
+    assert names == [
+        *("set_hyp_ref_text.json", "m-set-test-text.jsonl"),
+        *("set_hyp_ref_speech.json", "m-set-test-audio.jsonl"),
+    ]
+    assert json.loads((out / names[0]).read_text()) == [
+        *(["Paris", ["Paris"]], ["", ["twenty one"]]),
+        ["x", ["O'Neill"]],
+    ]
+    assert [pair[0] for pair in json.loads((out / names[2]).read_text())] == ["paris", "", ""]
+    again = run("score-answers", questions, out / names[1], "--json").stdout
+    assert json.loads(again)["scores"]["has-answer"]["count"] == 1
+    nobody = write_lines(tmp_path / "quiet.jsonl", {"id": "a", "text": "x", "transcript": None})
+    shown = run("write-answers", questions, nobody, "--out", tmp_path / "quiet").stdout
+    assert len(shown.splitlines()) == 2
 
 
 def test_table_3_tells_the_drop_and_what_does_not_follow():

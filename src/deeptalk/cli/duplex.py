@@ -37,7 +37,8 @@ def converse(
     from deeptalk.cli.progress import bars
     from deeptalk.errors import AudioError, ConfigError
     from deeptalk.evaluation.benchmarks.duplex import OUTPUT, TIMING, sample_folders, write_words
-    from deeptalk.evaluation.benchmarks.generation import SETTINGS, claim_folder
+    from deeptalk.evaluation.benchmarks.generation import claim_folder
+    from deeptalk.evaluation.benchmarks.records import SETTINGS
     from deeptalk.files import digest_of
     from deeptalk.model.weights import model_folder
     from deeptalk.serving.detector import TurnDetector

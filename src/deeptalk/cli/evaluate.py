@@ -11,7 +11,8 @@ from deeptalk.cli.generate import answer, say, transcribe
 from deeptalk.cli.latency import latency
 from deeptalk.cli.report import report
 from deeptalk.cli.retained import text
-from deeptalk.cli.score import compare, score_answers, score_transcripts, table3
+from deeptalk.cli.score import compare, score_answers, score_transcripts, table3, write_answers
+from deeptalk.cli.synthesis import recode, score_speech
 
 if TYPE_CHECKING:
     from deeptalk.evaluation.metrics import Score
@@ -75,10 +76,13 @@ for verb in (
     answer,
     transcribe,
     say,
+    recode,
     converse,
     score_duplex,
     score_answers,
     score_transcripts,
+    score_speech,
+    write_answers,
     compare,
     latency,
     table3,

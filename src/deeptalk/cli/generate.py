@@ -15,7 +15,6 @@ from deeptalk.cli.score import AllowMissing, AnswerColumn, Layout, QuestionSet
 if TYPE_CHECKING:
     from deeptalk.decoding import LoadedModel
     from deeptalk.evaluation.benchmarks.generation import Ask, Given
-    from deeptalk.evaluation.recognisers import Recogniser
 
 
 class Form(StrEnum):
@@ -181,7 +180,7 @@ class Ran:
 
     given: "tuple[Given, ...]"
     settings: dict[str, Any]
-    listener: "Recogniser | None"
+    heard_by: dict[str, str] | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,12 +208,13 @@ class Work:
         """Ask every item that has no answer yet; leaves with 130 after an interruption."""
         import sys
 
-        from deeptalk.cli.evaluation import check_place
+        from deeptalk.cli.evaluation import check_place, write_json
         from deeptalk.cli.opening import open_model
         from deeptalk.cli.pairs import open_recogniser
         from deeptalk.cli.progress import bars
         from deeptalk.errors import ConfigError
         from deeptalk.evaluation.benchmarks.generation import ANSWERS, generate
+        from deeptalk.evaluation.benchmarks.records import RECOGNISER
         from deeptalk.evaluation.benchmarks.workers import Workers, check_device
         from deeptalk.training.interruption import Interruption
 
@@ -251,7 +251,10 @@ class Work:
         if found is None:
             print(f"interrupted; the same command goes on with {self.out}", file=sys.stderr)
             raise typer.Exit(130)
-        return Ran(given=found, settings=settings, listener=listener)
+        heard_by = listener and {"name": listener.name, "hash": listener.hash}
+        if heard_by is not None:
+            write_json(self.out / RECOGNISER, heard_by)
+        return Ran(given=found, settings=settings, heard_by=heard_by)
 
     def _plan(self, loaded: "LoadedModel", asks: "Sequence[Ask]") -> tuple[Any, dict[str, Any]]:
         """What the model does, and all that decides an answer but its question, for the record."""
@@ -318,30 +321,50 @@ def spoken_asks(items: Sequence[Any]) -> "list[Ask]":
 
 
 def _tell(work: Work, ran: Ran, *, allow_missing: bool, is_json: bool) -> None:
+    from deeptalk.evaluation.benchmarks.generation import ANSWERS
+
+    path, spoken = work.out / ANSWERS, work.is_spoken
+    tell_run(
+        path,
+        ran.given,
+        ran.settings,
+        ran.heard_by,
+        is_spoken=spoken,
+        allow_missing=allow_missing,
+        is_json=is_json,
+    )
+
+
+def tell_run(
+    path: Path,
+    given: "Sequence[Given]",
+    settings: dict[str, Any],
+    heard_by: dict[str, str] | None,
+    *,
+    is_spoken: bool,
+    allow_missing: bool,
+    is_json: bool,
+) -> None:
     """What came of a run; exit status 1 if something is missing that may not be."""
     import sys
 
     from deeptalk.cli.output import console, print_json
-    from deeptalk.evaluation.benchmarks.generation import ANSWERS
 
-    missing = [one for one in ran.given if one.reason or (work.is_spoken and one.audio is None)]
+    missing = [one for one in given if one.reason or (is_spoken and one.audio is None)]
     counts = {
-        "num_items": len(ran.given),
+        "num_items": len(given),
         "num_missing": len(missing),
-        "num_runaway": sum(one.finish_reason == "length" for one in ran.given),
+        "num_runaway": sum(one.finish_reason == "length" for one in given),
     }
-    path, heard_by = work.out / ANSWERS, None
-    if ran.listener is not None:
-        heard_by = {"name": ran.listener.name, "hash": ran.listener.hash}
     if is_json:
-        print_json({"answers": str(path), **counts, "recogniser": heard_by, "settings": ran.settings})
+        print_json({"answers": str(path), **counts, "recogniser": heard_by, "settings": settings})
     else:
         shown = "  ".join(f"{name.removeprefix('num_')} {count}" for name, count in counts.items())
         console().print(f"{path}: {shown}")
     if missing and not allow_missing:
         reason = missing[0].reason or "no sound"
         print(
-            f"{len(missing)} of {len(ran.given)} items lack an answer, first {missing[0].id!r} ({reason}); "
+            f"{len(missing)} of {len(given)} items lack an answer, first {missing[0].id!r} ({reason}); "
             "they count as wrong (with --allow-missing this is no failure).",
             file=sys.stderr,
         )

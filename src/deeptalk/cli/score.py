@@ -20,6 +20,13 @@ AllowMissing = Annotated[
         "--allow-missing", help="Exit with 0 though something is missing; it counts as wrong all the same."
     ),
 ]
+DropMissing = Annotated[
+    bool,
+    typer.Option(
+        "--drop-missing",
+        help="Leave out what is missing, as some tools do; the figure is labelled, and stands in no table.",
+    ),
+]
 BootstrapSeed = Annotated[
     int, typer.Option("--seed", metavar="N", help="Which items the intervals draw.", min=0)
 ]
@@ -72,6 +79,7 @@ def score_answers(
         ),
     ] = None,
     allow_missing: AllowMissing = False,
+    drop_missing: DropMissing = False,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -80,24 +88,30 @@ def score_answers(
     Without --rule, contain-words and has-answer stand side by side.
     """
     from deeptalk.cli.evaluation import check_place
-    from deeptalk.evaluation.benchmarks.question_sets import read_answers, read_questions
-    from deeptalk.evaluation.benchmarks.scoring import score_questions
+    from deeptalk.cli.progress import bars
+    from deeptalk.evaluation.benchmarks.question_sets import question_file, read_answers, read_questions
+    from deeptalk.evaluation.benchmarks.scoring import about_answers, score_questions, without_missing
     from deeptalk.files import digest_of
 
     judge = _judge(judge_url, judge_model, judge_prompt, judge_replies, judge_key)
     items = read_questions(questions, layout=layout, answer_column=answer_column)
     given = read_answers(answers, items, field=field)
-    file = questions / f"{questions.name}.csv" if questions.is_dir() else questions
+    file = question_file(questions)
     if out is not None:
         check_place(out)
-    report = score_questions(
-        items,
-        given,
-        rules=rules or ("contain-words", "has-answer"),
-        data=digest_of(file) or "",
-        judge=judge,
-    )
-    _finish(report, out, allow_missing=allow_missing, is_json=json)
+    kept = without_missing(items, lambda item: item.id, given) if drop_missing else items
+    shrunk = len(items) if len(kept) < len(items) else None
+    with bars() as show:
+        report = score_questions(
+            kept,
+            given,
+            rules=rules or ("contain-words", "has-answer"),
+            data=digest_of(file) or "",
+            judge=judge,
+            about=about_answers(answers, set_name=file.stem, shrunk_from=shrunk) | {"field": field},
+            progress=lambda done, total: None if judge is None else show("judged", done, total),
+        )
+    finish(report, out, allow_missing=allow_missing, is_json=json)
 
 
 def score_transcripts(
@@ -119,6 +133,7 @@ def score_transcripts(
         ),
     ] = "text",
     allow_missing: AllowMissing = False,
+    drop_missing: DropMissing = False,
     seed: BootstrapSeed = 0,
     out: Out = None,
     json: Json = False,
@@ -130,7 +145,7 @@ def score_transcripts(
     """
     from deeptalk.cli.evaluation import check_place
     from deeptalk.evaluation.benchmarks.normalizers import normalizer
-    from deeptalk.evaluation.benchmarks.scoring import score_speech
+    from deeptalk.evaluation.benchmarks.scoring import about_answers, score_speech, without_missing
     from deeptalk.evaluation.benchmarks.speech_lists import read_references, read_transcripts
     from deeptalk.files import digest_of
 
@@ -139,37 +154,95 @@ def score_transcripts(
     heard = read_transcripts(transcripts, field=field)
     if out is not None:
         check_place(out)
-    report = score_speech(texts, heard, normalizers=chosen, data=digest_of(file) or "", seed=seed)
-    _finish(report, out, allow_missing=allow_missing, is_json=json)
+    kept = without_missing(list(texts), str, heard) if drop_missing else list(texts)
+    shrunk = len(texts) if len(kept) < len(texts) else None
+    report = score_speech(
+        {name: texts[name] for name in kept},
+        heard,
+        normalizers=chosen,
+        data=digest_of(file) or "",
+        seed=seed,
+        about=about_answers(transcripts, set_name=file.stem, shrunk_from=shrunk) | {"field": field},
+    )
+    finish(report, out, allow_missing=allow_missing, is_json=json)
 
 
 def compare(
     left: Annotated[Path, typer.Argument(metavar="LEFT", help="Scores of one model, by --out.")],
     right: Annotated[Path, typer.Argument(metavar="RIGHT", help="Scores of another, of the same set.")],
+    mixed: Annotated[
+        bool,
+        typer.Option("--mixed", help="Show reports of other data or rules too; each row tells what differs."),
+    ] = False,
     seed: BootstrapSeed = 0,
     json: Json = False,
 ) -> None:
     """Compare two models item by item: left, right, right minus left with its 95 % interval.
 
-    Reports of other data, or of other versions of a rule, are refused.
+    Reports of other data, or of other versions of a rule, are refused without --mixed.
     """
     from deeptalk.cli.output import console, print_json
     from deeptalk.evaluation.benchmarks.comparison import compare_reports
     from deeptalk.evaluation.benchmarks.scoring import read_report
 
-    for found in compare_reports(read_report(left), read_report(right), seed=seed):
+    for found in compare_reports(read_report(left), read_report(right), seed=seed, is_mixed=mixed):
         change = found.difference
         if json:
+            names = ("value", "low", "high", "share_not_above", "is_clear")
+            told = {name: None if change is None else getattr(change, name) for name in names}
+            told = {"difference": told.pop("value"), **told}
             values = {"name": found.name, "left": found.left, "right": found.right}
-            bounds = {"difference": change.value, "low": change.low, "high": change.high}
-            chance = {"share_not_above": change.share_not_above, "is_clear": change.is_clear}
-            print_json(values | bounds | chance)
+            print_json(values | told | {"apart": found.apart or None})
         else:
-            interval = f"[{change.low:+.2f}, {change.high:+.2f}]"
-            console().print(
-                f"{found.name:<28}{found.left:>8.2f}{found.right:>8.2f}{change.value:>+9.2f}  {interval}"
-                f"{'' if change.is_clear else '  not clear'}"
-            )
+            sides = "".join(f"{'–' if v is None else f'{v:.2f}':>8}" for v in (found.left, found.right))
+            end = f"  do not compare: {found.apart}"
+            if change is not None:
+                end = f"{change.value:>+9.2f}  [{change.low:+.2f}, {change.high:+.2f}]"
+                end += "" if change.is_clear else "  not clear"
+            console().print(f"{found.name:<28}{sides}{end}")
+
+
+def write_answers(
+    questions: QuestionSet,
+    answers: Annotated[Path, typer.Argument(metavar="ANSWERS", help="A run's answers.jsonl.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the files.")],
+    layout: Layout = None,
+    answer_column: AnswerColumn = None,
+    model: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="The model's name in the names of files.")
+    ] = "deeptalk",
+    json: Json = False,
+) -> None:
+    """Write answers as other people's scorers read them: VITA-Audio's lists and VoiceBench's lines.
+
+    NAME_hyp_ref_text.json and ..._speech.json, and MODEL-SET-test-text.jsonl and ...-audio.jsonl; an answer
+    that is missing is empty there, so that those scorers see all questions.
+    """
+    from deeptalk.cli.evaluation import check_place
+    from deeptalk.cli.output import console, print_json
+    from deeptalk.evaluation.benchmarks.question_sets import (
+        question_file,
+        read_answers,
+        read_questions,
+        write_vita,
+        write_voicebench,
+    )
+
+    items = read_questions(questions, layout=layout, answer_column=answer_column)
+    name, written = question_file(questions).stem, []
+    check_place(out / name)
+    for field, vita, modality in (("text", "text", "text"), ("transcript", "speech", "audio")):
+        given = read_answers(answers, items, field=field)
+        if field == "transcript" and not given:
+            continue  # nobody has listened
+        written += [out / f"{name}_hyp_ref_{vita}.json", out / f"{model}-{name}-test-{modality}.jsonl"]
+        write_vita(written[-2], items, given)
+        write_voicebench(written[-1], items, given)
+    for path in written:
+        if json:
+            print_json({"file": str(path), "num_items": len(items)})
+        else:
+            console().print(f"{path}: {len(items)} questions")
 
 
 def table3(json: Json = False) -> None:
@@ -215,7 +288,7 @@ def _judge(
     return LlmJudge(JudgeSettings(url=url, model=model, key=key, prompt=text), wait=sleep, replies=replies)
 
 
-def _finish(report: "BenchmarkReport", out: Path | None, *, allow_missing: bool, is_json: bool) -> None:
+def finish(report: "BenchmarkReport", out: Path | None, *, allow_missing: bool, is_json: bool) -> None:
     """Write and print a report; leave with 1 where something is missing that may not be."""
     import sys
 
@@ -236,11 +309,14 @@ def _finish(report: "BenchmarkReport", out: Path | None, *, allow_missing: bool,
             )
         if report.errors is not None:
             screen.print("  ".join(f"{name} {count}" for name, count in report.errors.items()), style="dim")
+        runaway = report.about.get("num_runaway")
         screen.print(
             f"items {report.num_items}  missing {report.num_missing}  not judged {report.num_unjudged}  "
-            f"data {report.data}",
+            f"cut off {'not told' if runaway is None else runaway}  data {report.data}",
             style="dim",
         )
+        if report.about.get("shrunk_from"):
+            screen.print(f"{report.num_items} shrunk from {report.about['shrunk_from']}: for no table")
     if (report.num_missing or report.num_unjudged) and not allow_missing:
         print(
             f"{report.num_missing} of {report.num_items} items are missing and {report.num_unjudged} were "

@@ -16,9 +16,11 @@ from deeptalk.evaluation.benchmarks.normalizers import normalizer
 from deeptalk.evaluation.benchmarks.question_sets import QaItem
 from deeptalk.evaluation.benchmarks.scoring import (
     BenchmarkReport,
+    about_answers,
     read_report,
     score_questions,
     score_speech,
+    without_missing,
 )
 
 QUESTIONS = [QaItem(id=f"q{i}", question=f"{i}?", answers=(f"word{i}",), audio=None) for i in range(300)]
@@ -92,7 +94,8 @@ def test_a_report_of_speech_and_its_items_agree() -> None:
     names = ("wenet", "seedtts-zh")
     report = score_speech(references, heard, normalizers=[normalizer(n) for n in names], data="d")
     assert [s.name for s in report.scores] == [f"{n}/{k}" for n in names for k in ("corpus", "utterances")]
-    assert report.rules == {score.name: "1" for score in report.scores}
+    versions = {name: normalizer(name).version for name in names}
+    assert report.rules == {score.name: versions[score.name.split("/")[0]] for score in report.scores}
     assert report.errors is not None
     for score in report.scores:
         parts = [item.parts[score.name] for item in report.items]
@@ -109,7 +112,8 @@ def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_report(written(report, tmp_path / "a.json")) == report
     short = report.to_dict(has_items=False)
     assert list(short) == [
-        *("kind", "data", "rules", "scores", "num_items", "num_missing", "num_unjudged", "errors")
+        *("kind", "data", "rules", "scores", "num_items", "num_missing", "num_unjudged", "errors"),
+        "about",
     ]
     for text in ("{", "[]", "{}", json.dumps(short)):
         (tmp_path / "b.json").write_text(text)
@@ -142,8 +146,8 @@ def test_two_models_are_compared_item_by_item() -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"data": "d2"}, "of other data: qa d1 and qa d2"),
-        ({"kind": "asr"}, "of other data: qa d1 and asr d1"),
+        ({"data": "d2"}, "of other data, qa d1 and qa d2"),
+        ({"kind": "asr"}, "of other data, qa d1 and asr d1"),
         ({"rules": {"whole-words": "1"}}, "share no score: contain-words, has-answer and whole-words"),
         ({"rules": {"has-answer": "2"}}, "has-answer is of other versions, '1' and '2'"),
         ({"items": ()}, "other items"),
@@ -153,3 +157,40 @@ def test_what_must_not_stand_side_by_side_is_refused(change: dict, complaint: st
     report = scored(ANSWERS)
     with pytest.raises(DataError, match=complaint):
         compare_reports(report, replace(report, **change))
+
+
+def test_reports_that_do_not_compare_stand_side_by_side_when_that_is_wanted() -> None:
+    left, right = scored(ANSWERS), scored(ANSWERS | {"q1": "word1"}, rules=("has-answer", "whole-words"))
+    contain, has, whole = compare_reports(left, right, is_mixed=True)
+    assert (contain.apart, contain.right, contain.difference) == ("only one report has it", None, None)
+    assert (whole.apart, whole.left) == ("only one report has it", None)
+    assert has.apart == ""
+    assert has.difference is not None
+    other = replace(right, data="d2", rules=right.rules | {"has-answer": "2"})
+    (_, has, _) = compare_reports(left, other, is_mixed=True)
+    assert has.apart == "other data, qa d1 and qa d2; versions 1 and 2"
+    assert (has.left, has.difference) == (pytest.approx(200 / 3), None)
+
+
+def test_what_is_missing_is_left_out_only_with_a_label(tmp_path: Path) -> None:
+    given = {name: text for name, text in ANSWERS.items() if name not in ("q1", "q2", "q3")}
+    kept = without_missing(QUESTIONS, lambda item: item.id, given)
+    assert [item.id for item in kept[:3]] == ["q0", "q4", "q5"]
+    with pytest.raises(DataError, match="nothing is left"):
+        without_missing(QUESTIONS, lambda item: item.id, {})
+
+
+def test_a_report_tells_what_its_answers_are_of(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    lines = [{"id": str(n), "text": "x", "finish_reason": "length" if n < 2 else "stop"} for n in range(5)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    about = about_answers(path, set_name="set")
+    assert (about["run"], about["recogniser"], about["num_runaway"]) == (None, None, 2)
+    (tmp_path / "run.json").write_text('{"model": "m1"}')
+    (tmp_path / "recogniser.json").write_text("[broken")
+    about = about_answers(path, set_name="set", shrunk_from=7)
+    assert (about["run"], about["recogniser"], about["shrunk_from"]) == ({"model": "m1"}, None, 7)
+    path.write_text('{"id": "a", "text": "x"}\n')
+    assert about_answers(path, set_name="set")["num_runaway"] is None
+    report = scored(ANSWERS, about=about)
+    assert read_report(written(report, tmp_path / "a.json")).about == about

@@ -19,13 +19,13 @@ from deeptalk.audio import load_waveform, resample, save_waveform, split_at_paus
 from deeptalk.codec import Codec
 from deeptalk.errors import AudioError, DataError
 from deeptalk.evaluation.answers import Answered, Asked, Respondent
-from deeptalk.evaluation.benchmarks.records import append_line, read_appended
+from deeptalk.evaluation.benchmarks.records import SETTINGS, append_line, read_appended
 from deeptalk.evaluation.pocket import sound_of
 from deeptalk.evaluation.recognisers import SAMPLE_RATE, Recogniser
 from deeptalk.files import digest_of, write_text
 from deeptalk.shapes import Float, Tensor
 
-SETTINGS, CACHE, ANSWERS, AUDIO = "run.json", "cache.jsonl", "answers.jsonl", "audio"
+CACHE, ANSWERS, AUDIO = "cache.jsonl", "answers.jsonl", "audio"
 BATCH_SIZE = 16
 
 Progress = Callable[[str, int, int], None]

@@ -41,8 +41,7 @@ def read_questions(
         DataError: the file can't be read as this layout; the text says where.
         ConfigError: the layout is unknown or can't be told.
     """
-    if path.is_dir():
-        path = path / f"{path.name}.csv"
+    path = question_file(path)
     rows = read_csv(path) if path.suffix == ".csv" else read_json(path)
     if layout is None:
         layout = "openaudiobench" if path.suffix == ".csv" else _layout_of(rows)
@@ -59,6 +58,11 @@ def read_questions(
         items = tuple(_READERS[layout](row, folder) for row in rows)
     check_ids(path, (item.id for item in items))
     return items
+
+
+def question_file(path: Path) -> Path:
+    """The file of a set: of a folder of OpenAudioBench the CSV of its name."""
+    return path / f"{path.name}.csv" if path.is_dir() else path
 
 
 def read_answers(path: Path, items: Sequence[QaItem], *, field: str = "text") -> dict[str, str]:

@@ -10,6 +10,9 @@ from typing import Any
 
 from deeptalk.errors import DataError
 
+SETTINGS, RECOGNISER = "run.json", "recogniser.json"
+"""Beside a run's answers: what they are of, and who has listened to them."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:

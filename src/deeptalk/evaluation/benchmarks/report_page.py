@@ -18,7 +18,7 @@ from deeptalk.evaluation.benchmarks.report_text import (
     shown_value,
 )
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1c2733, #e3e8ee); --paper: light-dark(#fff, #14191f);
   --soft: light-dark(#5b6875, #9aa7b4); --line: light-dark(#d8dee5, #323b45);
   --blue: light-dark(#2f6fb5, #6aa9f0); --red: light-dark(#b3402e, #f08a76);
@@ -69,7 +69,7 @@ def page(report: Mapping[str, Any], *, title: str, samples: Sequence[Sample] = (
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
         f"<body><h1>{escape(title)}</h1>\n"
         + "\n".join(part for part in parts if part)
         + "\n</body>\n</html>\n"
@@ -82,7 +82,7 @@ def _about(report: Mapping[str, Any]) -> str:
     shown = {name: "not told" if value is None else str(value) for name, value in facts.items()}
     return (
         "<details><summary>What was measured, and how</summary>"
-        + _table(("", ""), shown.items())
+        + html_table(("", ""), shown.items())
         + "</details>"
     )
 
@@ -112,8 +112,8 @@ def _figures(report: Mapping[str, Any]) -> str:
     missing = "".join(f"<br>Not run: {escape(reason)}." for reason in report["not_run"])
     return (
         "<h2>Figures</h2>"
-        + _table(("figure", "must", "goal", "measured", "count", "95 %", ""), rows, is_escaped=True)
-        + _table(("other figure", "measured", "count", "95 %"), others)
+        + html_table(("figure", "must", "goal", "measured", "count", "95 %", ""), rows, is_escaped=True)
+        + html_table(("other figure", "measured", "count", "95 %"), others)
         + f'<p class="soft">Answers cut off at their longest: {report["num_runaway"]}.{missing}<br>'
         f"{INTERVALS} Dashed: must; dotted: goal.</p>" + drawn
     )
@@ -160,7 +160,7 @@ def _breakdown(part: Mapping[str, Any]) -> str:
         found = [cells.get((category, voice)) for voice in (*voices, None)]
         rows.append([f"<td>{escape(category or 'all')}</td>", *(_share(cell, is_rate) for cell in found)])
     unit = "word error rate, %" if is_rate else "right, %"
-    return f"<h2>{escape(part['row'])} by category and voice</h2><small>{unit}</small>" + _grid(
+    return f"<h2>{escape(part['row'])} by category and voice</h2><small>{unit}</small>" + html_grid(
         ("", *voices, "all"), rows
     )
 
@@ -187,7 +187,7 @@ def _confusion(part: Mapping[str, Any]) -> str:
             for count, share in zip(line["counts"], shares, strict=True)
         ]
         rows.append([f"<td>{escape(line['label'])}</td>", *counts])
-    return f"<h2>{escape(part['row'])}: what was given, by {escape(part['by'])}</h2>" + _grid(
+    return f"<h2>{escape(part['row'])}: what was given, by {escape(part['by'])}</h2>" + html_grid(
         ("", *part["columns"]), rows
     )
 
@@ -208,7 +208,7 @@ def _errors(errors: Sequence[Mapping[str, Any]]) -> str:
             for e in wrong
         ]
         header = ("category", "voice", "question", "right", "given", "taken for")
-        shown = _table(header, table, name="words")
+        shown = html_table(header, table, name="words")
         parts.append(f"<details><summary>{escape(row)}: {len(wrong)}</summary>{shown}</details>")
     return "<h2>Errors</h2>" + "".join(parts) if parts else ""
 
@@ -217,14 +217,14 @@ def _shade(share: float) -> str:
     return f"background: color-mix(in srgb, var(--red) {share:.0f}%, transparent)"
 
 
-def _table(header: Sequence[str], rows: Any, *, name: str = "", is_escaped: bool = False) -> str:
+def html_table(header: Sequence[str], rows: Any, *, name: str = "", is_escaped: bool = False) -> str:
     if not rows:
         return ""
     cells = [[text if is_escaped else escape(text) for text in row] for row in rows]
-    return _grid(header, [[f"<td>{text}</td>" for text in row] for row in cells], name=name)
+    return html_grid(header, [[f"<td>{text}</td>" for text in row] for row in cells], name=name)
 
 
-def _grid(header: Sequence[str], rows: Sequence[Sequence[str]], *, name: str = "") -> str:
+def html_grid(header: Sequence[str], rows: Sequence[Sequence[str]], *, name: str = "") -> str:
     head = "".join(f"<th>{escape(text)}</th>" for text in header)
     body = "".join(f"<tr>{''.join(row)}</tr>\n" for row in rows)
     return f'<div class="wide"><table class="{name}"><tr>{head}</tr>\n{body}</table></div>'

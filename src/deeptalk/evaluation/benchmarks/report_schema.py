@@ -21,11 +21,13 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def _of(*types: str) -> Schema:
+def of(*types: str) -> Schema:
+    """A value of one of some types."""
     return {"type": list(types)}
 
 
-def _object(**properties: Schema) -> Schema:
+def object_of(**properties: Schema) -> Schema:
+    """An object with these fields and no others."""
     return {
         "type": ["object"],
         "properties": properties,
@@ -34,82 +36,83 @@ def _object(**properties: Schema) -> Schema:
     }
 
 
-def _list(items: Schema) -> Schema:
+def list_of(items: Schema) -> Schema:
+    """A list of such items."""
     return {"type": ["array"], "items": items}
 
 
-_TEXT, _TEXT_OR_NULL = _of("string"), _of("string", "null")
-_COUNT, _NUMBER_OR_NULL = _of("integer"), _of("number", "null")
-_TRUTH_OR_NULL = _of("boolean", "null")
+TEXT, TEXT_OR_NULL = of("string"), of("string", "null")
+_COUNT, NUMBER_OR_NULL = of("integer"), of("number", "null")
+_TRUTH_OR_NULL = of("boolean", "null")
 _MEASURED = {
-    "value": _NUMBER_OR_NULL,
-    "unit": _TEXT,
+    "value": NUMBER_OR_NULL,
+    "unit": TEXT,
     "count": _COUNT,
     "total": _COUNT,
-    "low": _NUMBER_OR_NULL,
-    "high": _NUMBER_OR_NULL,
-    "interval": _TEXT_OR_NULL,
+    "low": NUMBER_OR_NULL,
+    "high": NUMBER_OR_NULL,
+    "interval": TEXT_OR_NULL,
 }
 
 SCHEMA: Schema = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
-    **_object(
-        kind=_TEXT,
+    **object_of(
+        kind=TEXT,
         format=_COUNT,
-        results=_TEXT,
-        about=_object(
-            model=_TEXT_OR_NULL,
-            fusion=_TEXT_OR_NULL,
-            adapter_stride=_of("integer", "null"),
-            codec=_TEXT_OR_NULL,
-            deeptalk=_TEXT_OR_NULL,
-            questions=_TEXT_OR_NULL,
-            voice=_TEXT_OR_NULL,
-            limit=_of("integer", "null"),
-            judges=_of("object", "null"),
+        results=TEXT,
+        about=object_of(
+            model=TEXT_OR_NULL,
+            fusion=TEXT_OR_NULL,
+            adapter_stride=of("integer", "null"),
+            codec=TEXT_OR_NULL,
+            deeptalk=TEXT_OR_NULL,
+            questions=TEXT_OR_NULL,
+            voice=TEXT_OR_NULL,
+            limit=of("integer", "null"),
+            judges=of("object", "null"),
         ),
-        protocol=_object(scorer=_TEXT, normalizer=_TEXT, decoding=_TEXT, rule=_TEXT),
+        protocol=object_of(scorer=TEXT, normalizer=TEXT, decoding=TEXT, rule=TEXT),
         num_runaway=_COUNT,
-        not_run=_list(_TEXT),
-        figures=_list(
-            _object(
-                name=_TEXT,
-                title=_TEXT,
+        not_run=list_of(TEXT),
+        figures=list_of(
+            object_of(
+                name=TEXT,
+                title=TEXT,
                 **_MEASURED,
-                must=_NUMBER_OR_NULL,
-                goal=_NUMBER_OR_NULL,
+                must=NUMBER_OR_NULL,
+                goal=NUMBER_OR_NULL,
                 at_most=_TRUTH_OR_NULL,
                 is_met=_TRUTH_OR_NULL,
             )
         ),
-        breakdowns=_list(
-            _object(
-                row=_TEXT,
-                cells=_list(_object(category=_TEXT_OR_NULL, voice=_TEXT_OR_NULL, **_MEASURED)),
+        breakdowns=list_of(
+            object_of(
+                row=TEXT,
+                cells=list_of(object_of(category=TEXT_OR_NULL, voice=TEXT_OR_NULL, **_MEASURED)),
             )
         ),
-        confusions=_list(
-            _object(
-                row=_TEXT,
-                by=_TEXT,
-                columns=_list(_TEXT),
-                lines=_list(_object(label=_TEXT, counts=_list(_COUNT))),
+        confusions=list_of(
+            object_of(
+                row=TEXT,
+                by=TEXT,
+                columns=list_of(TEXT),
+                lines=list_of(object_of(label=TEXT, counts=list_of(_COUNT))),
             )
         ),
-        errors=_list(
-            _object(
-                row=_TEXT,
-                id=_TEXT,
-                category=_TEXT,
-                voice=_TEXT,
-                question=_TEXT,
-                answer=_TEXT,
-                given=_TEXT,
-                taken_for=_TEXT_OR_NULL,
+        errors=list_of(
+            object_of(
+                row=TEXT,
+                id=TEXT,
+                category=TEXT,
+                voice=TEXT,
+                question=TEXT,
+                answer=TEXT,
+                given=TEXT,
+                taken_for=TEXT_OR_NULL,
             )
         ),
-        stages=_list(_object(name=_TEXT, **_MEASURED)),
-        samples=_list(_TEXT),
+        stages=list_of(object_of(name=TEXT, **_MEASURED)),
+        samples=list_of(TEXT),
     ),
 }
 """The schema; `jsonschema` and its like read it too."""

@@ -76,7 +76,7 @@ def markdown(report: Mapping[str, Any], *, title: str) -> str:
         "",
         "## Figures",
         "",
-        *_table(
+        *table_lines(
             ("figure", "must", "goal", "measured", "count", "95 %", ""),
             [
                 (
@@ -86,7 +86,7 @@ def markdown(report: Mapping[str, Any], *, title: str) -> str:
                 for f in asked_figures(report)
             ],
         ),
-        *_table(
+        *table_lines(
             ("other figure", "measured", "count", "95 %"),
             [(f["title"], shown_value(f), shown_count(f), shown_bounds(f)) for f in other_figures(report)],
         ),
@@ -99,7 +99,7 @@ def markdown(report: Mapping[str, Any], *, title: str) -> str:
         lines += [
             "## What speech cost of the text",
             "",
-            *_table(("stage", "measured", "count", "95 %"), stages),
+            *table_lines(("stage", "measured", "count", "95 %"), stages),
         ]
     for part in report["breakdowns"]:
         categories, voices, cells = grid(part["cells"])
@@ -107,19 +107,19 @@ def markdown(report: Mapping[str, Any], *, title: str) -> str:
             (str(category or "all"), *(_cell(cells.get((category, voice))) for voice in (*voices, None)))
             for category in (*categories, None)
         ]
-        lines += [f"## {part['row']} by category and voice", "", *_table(("", *voices, "all"), rows)]
+        lines += [f"## {part['row']} by category and voice", "", *table_lines(("", *voices, "all"), rows)]
     for part in report["confusions"]:
         rows = [(line["label"], *map(str, line["counts"])) for line in part["lines"]]
         lines += [
             f"## {part['row']}: what was given, by {part['by']}",
             "",
-            *_table(("", *part["columns"]), rows),
+            *table_lines(("", *part["columns"]), rows),
         ]
     for row in dict.fromkeys(error["row"] for error in report["errors"]):
         wrong = [error for error in report["errors"] if error["row"] == row]
         rows = [(e["question"], e["answer"], e["given"] or "(nothing)") for e in wrong[:MOST_ERRORS]]
         lines += [f"## {row}: {len(wrong)} errors, the first {len(rows)}", ""]
-        lines += _table(("question", "right", "given"), rows)
+        lines += table_lines(("question", "right", "given"), rows)
     return "\n".join(lines)
 
 
@@ -129,7 +129,7 @@ def _cell(cell: Mapping[str, Any] | None) -> str:
     return f"{cell['value']:.1f} ({cell['count']}/{cell['total']})"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table and a blank line; nothing where there are no rows."""
     if not rows:
         return []

@@ -1,10 +1,11 @@
 """From the items of a test and what a model gave for them to a report: every item counts."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from deeptalk.errors import DataError
 from deeptalk.evaluation.benchmarks.error_rates import ErrorReport, score_transcripts
@@ -12,7 +13,10 @@ from deeptalk.evaluation.benchmarks.llm_judge import LlmJudge
 from deeptalk.evaluation.benchmarks.normalizers import Normalizer
 from deeptalk.evaluation.benchmarks.qa_rules import rule, rule_version
 from deeptalk.evaluation.benchmarks.question_sets import QaItem
+from deeptalk.evaluation.benchmarks.records import RECOGNISER, SETTINGS, read_json
 from deeptalk.evaluation.metrics import Score, share_score
+
+T = TypeVar("T")
 
 JUDGE = "llm-judge"
 """The name of the judge's row among the rules."""
@@ -45,6 +49,8 @@ class BenchmarkReport:
         num_unjudged: answers that the judge could not judge; they are wrong in its row.
         errors: substitutions, deletions, insertions and units of an error rate, else None.
         items: all items, in the order of the set.
+        about: what the answers are of, as far as it is known: see `about_answers`; ``shrunk_from`` is the
+            size of the set where missing items were left out, else None.
     """
 
     kind: str
@@ -56,6 +62,7 @@ class BenchmarkReport:
     num_unjudged: int
     errors: Mapping[str, int] | None
     items: tuple[ScoredItem, ...]
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self, *, has_items: bool) -> dict[str, Any]:
         """The report as JSON has it; with ``has_items`` every item besides."""
@@ -64,7 +71,7 @@ class BenchmarkReport:
             score.name: {name: value for name, value in asdict(score).items() if name != "name"}
             for score in self.scores
         }
-        for name in ("num_items", "num_missing", "num_unjudged", "errors"):
+        for name in ("num_items", "num_missing", "num_unjudged", "errors", "about"):
             values[name] = getattr(self, name)
         return values | ({"items": [asdict(item) for item in self.items]} if has_items else {})
 
@@ -76,8 +83,12 @@ def score_questions(
     rules: Sequence[str],
     data: str,
     judge: LlmJudge | None = None,
+    about: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BenchmarkReport:
     """The share of right answers by each rule, and by the judge where there is one.
+
+    ``progress`` is told how many questions of how many have been scored.
 
     Raises:
         DataError: a question has no right answer, or one of which a rule leaves nothing; the text names it.
@@ -85,7 +96,8 @@ def score_questions(
     """
     chosen = {name: rule(name) for name in dict.fromkeys(rules)}
     scored = []
-    for item in items:
+    for number, item in enumerate(items):
+        progress(number, len(items))
         given, reason, verdicts = answers.get(item.id), "", {}
         try:
             for name, is_right in chosen.items():
@@ -114,6 +126,7 @@ def score_questions(
         num_unjudged=sum(item.reason not in ("", "missing") for item in scored),
         errors=None,
         items=tuple(scored),
+        about=about or {},
     )
 
 
@@ -124,6 +137,7 @@ def score_speech(
     normalizers: Sequence[Normalizer],
     data: str,
     seed: int = 0,
+    about: Mapping[str, Any] | None = None,
 ) -> BenchmarkReport:
     """Error rates of the corpus and their mean over utterances, by each normaliser.
 
@@ -157,7 +171,50 @@ def score_speech(
             "units": total.num_units,
         },
         items=tuple(scored),
+        about=about or {},
     )
+
+
+def about_answers(path: Path, *, set_name: str, shrunk_from: int | None = None) -> dict[str, Any]:
+    """What a file of answers is of.
+
+    ``set`` names the test set; ``run`` is what ``run.json`` beside the file tells of the model and of how it
+    was asked, and ``recogniser`` who has listened, both None where nothing does; ``num_runaway`` counts
+    answers that were cut off at their longest, None where the file does not tell.
+    """
+    runaway = None
+    if path.suffix == ".jsonl":
+        lines = [row.values for row in read_json(path)]
+        if any("finish_reason" in line for line in lines):
+            runaway = sum(line.get("finish_reason") == "length" for line in lines)
+    return {
+        "set": set_name,
+        "run": _beside(path, SETTINGS),
+        "recogniser": _beside(path, RECOGNISER),
+        "num_runaway": runaway,
+        "shrunk_from": shrunk_from,
+        "scorer": f"deeptalk {version('deeptalk')}",
+    }
+
+
+def without_missing(items: Sequence[T], ids: Callable[[T], str], given: Collection[str]) -> list[T]:
+    """The items that something was given for, as tools that skip the others see them.
+
+    Raises:
+        DataError: nothing is left.
+    """
+    kept = [item for item in items if ids(item) in given]
+    if not kept:
+        raise DataError("nothing is left when all that is missing is left out.")
+    return kept
+
+
+def _beside(path: Path, name: str) -> dict[str, Any] | None:
+    try:
+        values = json.loads((path.parent / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def _speech_parts(reports: Sequence[ErrorReport], number: int) -> dict[str, tuple[float, float]]:
@@ -185,7 +242,10 @@ def read_report(path: Path) -> BenchmarkReport:
         )
         scores = tuple(Score(name=name, **score) for name, score in values["scores"].items())
         names = ("kind", "data", "rules", "num_items", "num_missing", "num_unjudged", "errors")
-        report = BenchmarkReport(scores=scores, items=items, **{name: values[name] for name in names})
+        about = values.get("about", {})
+        report = BenchmarkReport(
+            scores=scores, items=items, about=about, **{name: values[name] for name in names}
+        )
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: no report with items, as `deeptalk eval ... --out` writes ({error})."
