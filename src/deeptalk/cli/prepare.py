@@ -93,8 +93,8 @@ def prepare(
         return
     if seed is not None or tiny or (workers is not None and corpus is not Corpus.SHAR):
         raise ConfigError(
-            f"{corpus.value} is read as it is: --seed and --tiny are for pocket, --workers for pocket and shar"
-            " alone."
+            f"{corpus.value} is read as it is: --seed and --tiny are for pocket, --workers for pocket and "
+            "shar alone."
         )
     from deeptalk.cli.corpora import prepare_corpus
     from deeptalk.data.corpora import CORPORA

@@ -14,6 +14,30 @@ from pathlib import Path
 from deeptalk.errors import CheckpointError
 
 MISTAKE = 2
+PICKLE = "pytorch_model.bin"
+
+
+def published_pickle(hub_id: str, *, revision: str) -> tuple[Path, str | None]:
+    """A model's pickle on the hub, in the cache, and the SHA-256 that the hub tells of it, if it does.
+
+    The digest says that the file is the published one, not that it is harmless.
+
+    Raises:
+        CheckpointError: the hub has no such file, or can't be reached and the cache lacks it.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+
+    try:
+        path = Path(hf_hub_download(hub_id, PICKLE, revision=revision))
+    except Exception as error:  # the libraries of the network raise families of their own
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{hub_id} has no safetensors, and no {PICKLE} either: {reason}") from error
+    try:
+        (told,) = HfApi().get_paths_info(hub_id, PICKLE, revision=revision)
+    except Exception:
+        return path, None  # the file is in the cache, and nobody can be asked
+    lfs = getattr(told, "lfs", None)
+    return path, None if lfs is None else str(lfs.sha256)
 
 
 def unpickle(source: Path, target: Path, *, sha256: str) -> None:

@@ -94,6 +94,10 @@ def _described(codec: Codec) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
+    if not folder.exists():
+        raise CheckpointError(
+            f"There is no folder {str(folder)!r} of a codec; `deeptalk convert` makes one of SNAC's."
+        )
     if not path.is_file():
         raise CheckpointError(f"{folder} holds no codec: config.json is missing.")
     try:
