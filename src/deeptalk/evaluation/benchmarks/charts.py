@@ -66,6 +66,52 @@ def curve_chart(points: Sequence[Bar]) -> str:
     return _picture("".join(parts), height=height)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """A curve over common steps, None where it has no part in a step; ``is_marked`` draws it thick."""
+
+    label: str
+    values: Sequence[float | None]
+    is_marked: bool = False
+
+
+def line_chart(steps: Sequence[str], lines: Sequence[Line]) -> str:
+    """Figures in per cent, a line each, its name at its end; missing steps are passed over."""
+    left, right, bottom, top = 50.0, 190.0, 360.0, 15.0
+    known = [value for line in lines for value in line.values if value is not None]
+    floor, roof = max(0.0, min(known) - 5), min(100.0, max(known) + 5)
+    step = (_WIDTH - left - right) / max(1, len(steps) - 1)
+
+    def up(value: float) -> float:
+        return bottom - (bottom - top) * (value - floor) / (roof - floor)
+
+    parts = []
+    for value in (floor, (floor + roof) / 2, roof):
+        parts.append(_line("axis", left, up(value), _WIDTH - right, up(value)))
+        parts.append(_text(left - 8, up(value), f"{value:.0f}", anchor="end"))
+    for number, name in enumerate(steps):
+        parts.append(_text(left + step * number, bottom + 20, name, anchor="middle"))
+    ends = []
+    for number, line in enumerate(lines):
+        places = [(left + step * i, up(v)) for i, v in enumerate(line.values) if v is not None]
+        if not places:
+            continue
+        colour = f"hsl({number * 360 // len(lines)} 60% 45%)"
+        joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        width = 3 if line.is_marked else 1.4
+        parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="{width}" points="{joined}"/>')
+        parts += [f'<circle fill="{colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in places]
+        ends.append((places[-1], colour, line.label))
+    at = 0.0
+    for (x, y), colour, label in sorted(ends, key=lambda end: end[0][1]):
+        at = max(at + 13, y)  # names never lie on each other
+        parts.append(
+            f'<line stroke="{colour}" x1="{x:.1f}" y1="{y:.1f}" x2="{_WIDTH - right + 14}" y2="{at:.1f}"/>'
+        )
+        parts.append(_text(_WIDTH - right + 18, at, label))
+    return _picture("".join(parts), height=max(bottom + 30, at + 15))
+
+
 def _picture(content: str, *, height: float) -> str:
     return f'<svg viewBox="0 0 {_WIDTH} {height:g}" role="img">{content}</svg>'
 

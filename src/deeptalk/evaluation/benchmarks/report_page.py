@@ -66,6 +66,11 @@ def page(report: Mapping[str, Any], *, title: str, samples: Sequence[Sample] = (
         *(_confusion(part) for part in report["confusions"]),
         _errors(report["errors"]),
     ]
+    return html_page(title, parts)
+
+
+def html_page(title: str, parts: Sequence[str]) -> str:
+    """A whole page of parts in HTML, empty ones left out; it needs no other file."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -218,6 +223,7 @@ def _shade(share: float) -> str:
 
 
 def html_table(header: Sequence[str], rows: Any, *, name: str = "", is_escaped: bool = False) -> str:
+    """A table of texts, or of HTML where it ``is_escaped``; nothing without rows."""
     if not rows:
         return ""
     cells = [[text if is_escaped else escape(text) for text in row] for row in rows]
@@ -225,6 +231,7 @@ def html_table(header: Sequence[str], rows: Any, *, name: str = "", is_escaped: 
 
 
 def html_grid(header: Sequence[str], rows: Sequence[Sequence[str]], *, name: str = "") -> str:
+    """A table of cells that bring their own tags; ``name`` is its class."""
     head = "".join(f"<th>{escape(text)}</th>" for text in header)
     body = "".join(f"<tr>{''.join(row)}</tr>\n" for row in rows)
     return f'<div class="wide"><table class="{name}"><tr>{head}</tr>\n{body}</table></div>'

@@ -1,0 +1,79 @@
+"""All that was measured for the paper's tables in small, gathered from its files, and the report of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deeptalk.evaluation.benchmarks.small_cells import cells_of
+from deeptalk.evaluation.benchmarks.small_findings import finding
+from deeptalk.evaluation.benchmarks.small_loads import load_runs, shipped_load
+from deeptalk.evaluation.benchmarks.small_report import Part, Report
+from deeptalk.evaluation.benchmarks.small_runs import (
+    CASCADE,
+    LATENCY,
+    LOAD,
+    TABLE_1,
+    RecipesOf,
+    Run,
+    read_latency,
+    read_measured,
+    read_rows,
+    read_runs,
+    read_shipped,
+    shipped_hash,
+)
+from deeptalk.evaluation.benchmarks.small_tables import TABLES, Table, forgetting
+from deeptalk.experts.load import read_load
+
+START_LOAD = "load-start"
+"""The load by which audio experts are chosen: of the model that stage 2.1 begins with."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Places:
+    """Where results lie: of runs, of the shipped model, its full report, and the picture of its load."""
+
+    runs: Path
+    assets: Path
+    report: Path
+    figure: Path
+
+
+def tables(variants: Sequence[str]) -> tuple[Table, ...]:
+    """Every table and figure, for some variants by name."""
+    return (*TABLES, forgetting(variants))
+
+
+def build_report(places: Places, variants: Sequence[str], *, recipes_of: RecipesOf) -> Report:
+    """The report of all results that are there and current.
+
+    ``variants`` are the names of the runs that are trained; ``recipes_of`` gives their recipes of today.
+
+    Raises:
+        DataError: a file of results can't be read.
+    """
+    trained = read_runs(places.runs, variants, recipes_of=recipes_of)
+    found = trained | read_shipped(places.assets, places.report if places.report.is_file() else None)
+    model = shipped_hash(places.assets)
+    found[CASCADE] = read_measured(places.runs / f"{CASCADE}.json", CASCADE, model=model)
+    found[LATENCY] = read_latency(places.runs / f"{LATENCY}.json", model=model)
+    found |= read_rows(places.runs / f"{TABLE_1}.json") | _loads(places, trained)
+    stages = {name: [recipe.name for recipe in recipes_of(name, 1)] for name in variants}
+    return Report(
+        parts=tuple(
+            Part(
+                table=table,
+                cells=cells_of(table, found, stages=stages),
+                finding=finding(table.name, found),
+            )
+            for table in tables(variants)
+        ),
+        runs=trained,
+        figure=places.figure.read_bytes() if places.figure.is_file() else None,
+    )
+
+
+def _loads(places: Places, trained: Mapping[str, Sequence[Run]]) -> dict[str, tuple[Run, ...]]:
+    start, shipped = places.runs / f"{START_LOAD}.json", places.runs / f"{LOAD}.json"
+    found = load_runs(trained, read_load(start)) if start.is_file() else {}
+    return found | (shipped_load(places.assets, read_load(shipped)) if shipped.is_file() else {})
