@@ -1,6 +1,7 @@
 """``deeptalk convert`` of a model on the hub, over HTTP, from a server that answers as the hub does."""
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -144,6 +145,7 @@ def test_a_digest_that_nobody_tells_has_to_be_given(published: SnacCodec, tmp_pa
     assert "give --sha256 with the digest" in convert(tmp_path / "codec", code=2)
     assert not (tmp_path / "codec").exists()
     (Hub.folder / "pytorch_model.bin").unlink()
+    shutil.rmtree(tmp_path / "cache")
     assert "has no safetensors, and no pytorch_model.bin either" in convert(tmp_path / "codec", code=2)
 
 
