@@ -1,14 +1,16 @@
 """A stock mixture-of-experts language model that can be told which experts each token may use."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -36,7 +38,7 @@ class MoeShape:
     experts_per_token: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: DeepSpeed reads what modules give by vars()
 class BackboneOutput:
     """Hidden states after the last norm; router decisions per MoE layer over B·T tokens, where collected.
 
@@ -152,12 +154,23 @@ class Backbone(nn.Module):
 
     def enable_checkpointing(self) -> None:
         """Recompute layers in the backward pass, with the routing of the forward, to save memory."""
+        options = {"use_reentrant": False, "context_fn": self._recomputing}
+        self.model.gradient_checkpointing_enable(options)
 
-        def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-            call = replace(self._scope.call, collected=None)
-            return nullcontext(), self._scope.open(call)
+    def recompute_experts(self) -> None:
+        """Recompute the blocks of experts alone: most of what is kept, at less cost than whole layers."""
+        for block in self.moe_blocks():
+            block.forward = partial(self._recomputed, block.forward)
 
-        self.model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
+    def _recomputed(self, forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **options)
+        return checkpoint(forward, *args, use_reentrant=False, context_fn=self._recomputing, **options)
+
+    def _recomputing(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        """Around a forward and around its repetition, which routes as it did and collects nothing."""
+        call = replace(self._scope.call, collected=None)
+        return nullcontext(), self._scope.open(call)
 
     def _routing_call(
         self, groups: Tensor | None, router_mask: RouterMask | None, x: Tensor, collect: bool

@@ -83,7 +83,7 @@ def _check_public(recipe: "Recipe", root: Path) -> None:
         if name in PIPELINE[0].starts_from and not folder.is_dir():
             raise ConfigError(
                 f"recipe {recipe.name!r} starts from {name!r}, a public checkpoint, and {folder} is missing; "
-                "`deeptalk assemble` puts public checkpoints together for recipes of your own (README)."
+                "put its folder, or a link to it, there (docs/large-runs.md)."
             )
 
 

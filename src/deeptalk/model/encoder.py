@@ -96,7 +96,7 @@ class EncoderConfig:
         return config
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)  # no slots, as `BackboneOutput`
 class EncodedSpeech:
     """Encoder frames of several clips; frames from ``lengths`` on are zero."""
 

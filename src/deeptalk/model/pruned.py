@@ -12,14 +12,16 @@ from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.model.folder import CONFIG, TOKENIZER, read_config, read_tensors, weight_files, write_folder
-from deeptalk.model.weights import MODEL_TYPE, model_folder, tensors_beside_backbone
+from deeptalk.model.weights import MODEL_TYPE, cast_weights, model_folder, tensors_beside_backbone
 from deeptalk.shapes import Bool, Tensor
 from deeptalk.streams.text import TextTokenizer
 
 _BACKBONE = "backbone."
 
 
-def load_pruned(name_or_path: str | Path, kept: Bool[Tensor, "L E"]) -> DeepTalk:
+def load_pruned(
+    name_or_path: str | Path, kept: Bool[Tensor, "L E"], *, dtype: torch.dtype = torch.float32
+) -> DeepTalk:
     """Load a model with the audio experts that ``kept`` marks and no others; these are never in memory.
 
     It trains stage 2.1 and does nothing else: all its tokens use audio experts. ``kept`` becomes the
@@ -37,7 +39,7 @@ def load_pruned(name_or_path: str | Path, kept: Bool[Tensor, "L E"]) -> DeepTalk
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
     if config.extra_experts is not None:
         raise ConfigError(f"{folder} has copies of experts beside its own; no expert of it can be left out.")
-    backbone = open_pruned(config.backbone, weight_files(folder), kept, prefix=_BACKBONE)
+    backbone = open_pruned(config.backbone, weight_files(folder), kept, prefix=_BACKBONE, dtype=dtype)
     experts = tuple(tuple(layer.nonzero().flatten().tolist()) for layer in kept)
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are all replaced
         model = DeepTalk(
@@ -45,7 +47,8 @@ def load_pruned(name_or_path: str | Path, kept: Bool[Tensor, "L E"]) -> DeepTalk
             backbone=backbone,
             tokenizer=TextTokenizer(folder / TOKENIZER),
         )
-    tensors = read_tensors(folder, dtype=torch.float32, leave_out=_BACKBONE)
+    cast_weights(model, dtype)
+    tensors = read_tensors(folder, dtype=dtype, leave_out=_BACKBONE)
     try:
         missing, unexpected = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
@@ -63,6 +66,7 @@ def save_pruned(
     base: str | Path,
     tokenizer_path: str | Path,
     provenance: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a model of `load_pruned` as `deeptalk.model.weights.save` writes a whole one.
 
@@ -81,7 +85,7 @@ def save_pruned(
         Path(folder),
         config={"model_type": MODEL_TYPE, "architectures": ["DeepTalk"], **model.config.to_dict()},
         tensors=tensors,
-        dtype=torch.float32,
+        dtype=dtype,
         provenance=provenance,
         copies={TOKENIZER: Path(tokenizer_path)},
     )

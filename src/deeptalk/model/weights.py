@@ -70,7 +70,7 @@ def load(
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are all replaced
         backbone = _open_stock(folder, settings, stock, dtype) if config.is_lossless else None
         model = DeepTalk(config, backbone=backbone, tokenizer=tokenizer)
-    _cast(model, dtype)
+    cast_weights(model, dtype)
     stored = read_tensors(folder, dtype=dtype)
     if config.is_lossless:
         stored |= _parted(_stored_tensors(model)[0])[0]
@@ -127,7 +127,7 @@ def load_encoder(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> S
         check_tensors(folder, expected=SpeechEncoder(config).state_dict())
     with torch.random.fork_rng(devices=[]):
         encoder = SpeechEncoder(config)
-    _cast(encoder, dtype)
+    cast_weights(encoder, dtype)
     encoder.load_state_dict(read_tensors(folder, dtype=dtype))
     return encoder.eval()
 
@@ -225,7 +225,7 @@ def _open_stock(
     return backbone
 
 
-def _cast(module: nn.Module, dtype: torch.dtype) -> None:
+def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
     """Change the dtype of the parameters; rotary frequencies and other buffers keep theirs."""
     for parameter in module.parameters():
         parameter.data = parameter.data.to(dtype)

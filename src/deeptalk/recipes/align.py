@@ -34,7 +34,7 @@ ALIGN = Recipe(
     # the paper doesn't say whether new rows train here; without them nobody could ask for a transcript
     trains=("adapter.*", "embedding.*", "heads.codec.*"),
     mixture=(Source(manifest="wenetspeech", task="asr"),),
-    objective=Supervised(text_weight=1 / 8, codec_weight=1 / 8),
+    objective=Supervised(text_weight=1 / 8, codec_weight=1 / 8, text_chunk=1_024),
     # betas from section 4.1; weight decay, warm-up, epochs, positions, seed from the authors' scripts
     optim=AdamW(lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0),
     schedule=Cosine(warmup_fraction=0.03),
@@ -42,5 +42,9 @@ ALIGN = Recipe(
     batch_size=16 * 500,  # 16 dialogues per GPU, table 6
     max_positions=500,
     precision="bf16",
+    weights="bf16",
+    recompute="layers",
+    max_bad_steps=10,
+    max_bad_fraction=0.01,
     seed=42,
 )

@@ -22,7 +22,7 @@ AUDIO_EXPERTS = Recipe(
         "heads.codec.*",
     ),
     mixture=(Source(manifest="audioqa-1m", task="speech_to_speech"),),
-    objective=Supervised(text_weight=1 / 8, codec_weight=1 / 8),
+    objective=Supervised(text_weight=1 / 8, codec_weight=1 / 8, text_chunk=1_024),
     # weight decay, warm-up, epochs, positions, seed: open in the paper, from the authors' scripts
     optim=AdamW(lr=1e-4, betas=(0.9, 0.95), weight_decay=0.0),
     schedule=Cosine(warmup_fraction=0.03),
@@ -31,5 +31,9 @@ AUDIO_EXPERTS = Recipe(
     accumulate=4,
     max_positions=1_200,
     precision="bf16",
+    weights="bf16",
+    recompute="layers",
+    max_bad_steps=10,
+    max_bad_fraction=0.01,
     seed=42,
 )

@@ -20,7 +20,7 @@ JOINT = Recipe(
         Source(manifest="camel-ai-math", task="text_to_text", weight=50),
         Source(manifest="dolly-15k", task="text_to_text", weight=15),
     ),
-    objective=Supervised(text_weight=1 / 8, codec_weight=1 / 8, balance_weight=0.001),
+    objective=Supervised(text_weight=1 / 8, codec_weight=1 / 8, balance_weight=0.001, text_chunk=1_024),
     # weight decay, warm-up, epochs, positions, seed: open in the paper, from the authors' scripts
     optim=AdamW(lr=5e-5, betas=(0.9, 0.95), weight_decay=0.0),
     schedule=Cosine(warmup_fraction=0.03),
@@ -29,5 +29,9 @@ JOINT = Recipe(
     accumulate=2,
     max_positions=1_000,
     precision="bf16",
+    weights="bf16",
+    recompute="layers",
+    max_bad_steps=10,
+    max_bad_fraction=0.01,
     seed=42,
 )

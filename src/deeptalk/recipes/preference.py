@@ -1,4 +1,6 @@
-"""Stage RL of the pocket model: it prefers those of its own spoken answers that are understood."""
+"""Stage RL: a model prefers those of its own spoken answers that are understood."""
+
+from dataclasses import replace
 
 from deeptalk.experts import Routing
 from deeptalk.recipes.pocket import POCKET_PIPELINE
@@ -6,6 +8,36 @@ from deeptalk.training.optim import AdamW
 from deeptalk.training.preference import Preference
 from deeptalk.training.recipe import Recipe, Source
 from deeptalk.training.schedule import Cosine
+
+PREFERENCE = Recipe(
+    name="preference",
+    paper="stage RL; tables 5 and 6",
+    starts_from=("joint",),
+    routing=Routing(text="all", audio="all"),
+    # the paper doesn't say what trains; the authors' code freezes encoder and adapter
+    trains=("backbone.*", "embedding.*", "heads.codec.*"),
+    mixture=(Source(manifest="preference", task="preference"),),
+    evaluation=(Source(manifest="preference_eval", task="preference"),),
+    objective=Preference(beta=0.1),  # from the authors' code; the paper gives none
+    optim=AdamW(lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0),
+    schedule=Cosine(warmup_fraction=0.03),
+    epochs=1,
+    batch_size=8 * 2 * 1_000,  # 8 pairs per GPU, table 6
+    accumulate=4,
+    max_positions=1_000,
+    precision="bf16",
+    weights="bf16",
+    recompute="layers",
+    max_bad_steps=10,
+    max_bad_fraction=0.01,
+    seed=42,
+)
+
+PREFERENCE_AUDIO = replace(
+    PREFERENCE,
+    name="preference-audio",  # lighter: only what speaks
+    trains=("backbone.*.experts.audio.*", "embedding.codec.*", "heads.codec.*"),
+)
 
 # tried for half a minute, not shipped: LOG.md
 POCKET_PREFERENCE = Recipe(

@@ -5,9 +5,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from deeptalk.shapes import Float, Int, Tensor
-from deeptalk.streams.layout import IGNORE
+from deeptalk.streams.layout import IGNORE, TEXT
 from deeptalk.training.objective import Measure, Term
 
 Reduction = Literal["head_mean", "token_sum"]
@@ -20,15 +21,43 @@ def stream_counts(labels: Int[Tensor, "B K T"]) -> Float[Tensor, "K"]:
 
 
 def stream_sums(
-    hidden: Float[Tensor, "B T D"], heads: Sequence[Head], labels: Int[Tensor, "B K T"]
+    hidden: Float[Tensor, "B T D"],
+    heads: Sequence[Head],
+    labels: Int[Tensor, "B K T"],
+    *,
+    chunk: int | None = None,
 ) -> Float[Tensor, "K"]:
-    """Summed cross-entropy of each stream; a head runs on its own supervised positions only."""
+    """Summed cross-entropy of each stream; a head runs on its own supervised positions only.
+
+    The first head, that of text, runs on ``chunk`` positions at a time where that is given.
+    """
     sums = []
     for stream, head in enumerate(heads):
         chosen = labels[:, stream] != IGNORE
-        logits = head(hidden[chosen]).float()
-        sums.append(F.cross_entropy(logits, labels[:, stream][chosen], reduction="sum"))
+        own = (head, hidden[chosen], labels[:, stream][chosen])
+        if chunk is not None and stream == TEXT:
+            sums.append(chunked_cross_entropy(*own, chunk=chunk))
+        else:
+            sums.append(F.cross_entropy(head(own[1]).float(), own[2], reduction="sum"))
     return torch.stack(sums)
+
+
+def chunked_cross_entropy(
+    head: Head, hidden: Float[Tensor, "N D"], labels: Int[Tensor, "N"], *, chunk: int
+) -> Float[Tensor, ""]:
+    """The summed cross-entropy of a head too large for all its logits to be in memory at once.
+
+    Logits of ``chunk`` positions are; the backward pass computes them again.
+    """
+    losses = [
+        checkpoint(_cross_entropies, head, *part, use_reentrant=False)
+        for part in zip(hidden.split(chunk), labels.split(chunk), strict=True)
+    ]
+    return torch.cat(losses).sum()
+
+
+def _cross_entropies(head: Head, hidden: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(head(hidden).float(), labels, reduction="none")
 
 
 def reduce_streams(

@@ -4,7 +4,7 @@ The loop counts first, over all micro-batches and ranks, and then takes gradient
 never depends on the batch it happens to share (method.md section 2.6).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import Field, dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -77,8 +77,15 @@ def weighted_means(terms: tuple[Term, ...], sums: Tensor, counts: Tensor) -> Ten
     return (weights * sums / counts.clamp(min=1)).sum()
 
 
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
 class Task(nn.Module):
-    """A model together with its objective, so that a distributed wrapper sees one forward pass."""
+    """A model together with its objective, so that a distributed wrapper sees one forward pass.
+
+    ``complete`` is what an engine does to batches first, without changing their loss.
+    """
 
     def __init__(self, model: nn.Module, objective: Objective, *, precision: str = "fp32") -> None:
         super().__init__()
@@ -87,10 +94,12 @@ class Task(nn.Module):
         self.model = model
         self.objective = objective
         self.precision = precision
+        self.complete: Callable[[Any], Any] = _as_it_is
 
     def forward(self, batch: Any, generator: torch.Generator | None) -> Any:
         """The objective's sums over one micro-batch, `[num_terms]`; without a generator its measures."""
         device = next(self.model.parameters()).device.type
+        batch = self.complete(batch)
         is_mixed = self.precision == "bf16" and generator is not None
         with torch.autocast(device, torch.bfloat16) if is_mixed else nullcontext():
             if generator is None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
+
 from deeptalk.data.dataset import Source
 from deeptalk.errors import ConfigError
 from deeptalk.experts import Routing
@@ -151,6 +153,11 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain values, with the kind of every part named."""
         return _plain(self)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What weights are held and saved in."""
+        return torch.bfloat16 if self.weights == "bf16" else torch.float32
 
     @property
     def hash(self) -> str:

@@ -122,6 +122,8 @@ def run_stage(
         batches = stage.batches(rank=accelerator.process_index, world_size=accelerator.num_processes)
         held_out = stage.held_out()
         accelerator.wait_for_everyone()  # what was left there goes once all can begin
+    if recipe.recompute != "none":
+        _recompute(stage.model, recipe)
     if compiled:
         _compile(stage.model)
     if recipe.num_steps is None:
@@ -174,6 +176,17 @@ def _share(recipe: Recipe, num_processes: int) -> Recipe:
             f"recipe {recipe.name!r}; take a number of processes that divides it, or set accumulate."
         )
     return dataclasses.replace(recipe, accumulate=recipe.accumulate // num_processes)
+
+
+def _recompute(model: nn.Module, recipe: Recipe) -> None:
+    backbones = [module for module in model.modules() if isinstance(module, Backbone)]
+    if not backbones:
+        raise ConfigError(f"recipe {recipe.name!r} has no backbone of which it could recompute anything.")
+    for backbone in backbones:
+        if recipe.recompute == "layers":
+            backbone.enable_checkpointing()
+        else:
+            backbone.recompute_experts()
 
 
 def _compile(model: nn.Module) -> None:

@@ -12,6 +12,8 @@ from typing import Any, cast
 import torch
 
 from deeptalk.backbone import open_backbone
+from deeptalk.backbone.backbone import config_from_dict
+from deeptalk.backbone.checkpoint import check_tokenizer, first_id, read_settings
 from deeptalk.backbone.extra import ExtraExperts
 from deeptalk.codec import Codec, load_codec
 from deeptalk.data.alignment import PHONES, PHONES_PER_FRAME
@@ -34,11 +36,12 @@ from deeptalk.experts import (
 )
 from deeptalk.experts.provenance import measured_on
 from deeptalk.files import write_text
+from deeptalk.model.assembly import open_ear
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.model.folder import TOKENIZER
 from deeptalk.model.pruned import load_pruned, save_pruned
-from deeptalk.model.weights import load, load_encoder, save
+from deeptalk.model.weights import cast_weights, load, load_encoder, save
 from deeptalk.shapes import Bool, Tensor
 from deeptalk.streams import StreamLayout
 from deeptalk.streams.text import TextTokenizer
@@ -47,7 +50,7 @@ from deeptalk.training.objective import Objective
 from deeptalk.training.parts import DialoguePart, Levelled, Worded
 from deeptalk.training.recipe import Appended, AtRandom, ByLoad, Copies, Recipe, Source
 from deeptalk.training.stage import Places, Progress, SizedBatches, silent
-from deeptalk.training.stage_text import read_layout
+from deeptalk.training.stage_text import LAYOUT, read_layout
 from deeptalk.training.supervised import Supervised
 
 CODEC = "codec"
@@ -105,6 +108,7 @@ class DialogueStage:
             codec_folder=self.codec_folder,
             provenance=provenance,
             base=self.base,
+            dtype=self.recipe.dtype,
         )
 
     def _context(self) -> TaskContext:
@@ -244,12 +248,14 @@ def save_speaking(
     codec_folder: Path,
     provenance: Mapping[str, Any],
     base: Path | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a model with its tokenizer and a copy of its codec; experts that it lacks are those of `base`."""
+    rest: Any = {"tokenizer_path": tokenizer_path, "provenance": provenance, "dtype": dtype}
     if base is None:
-        save(model, folder, tokenizer_path=tokenizer_path, provenance=provenance)
+        save(model, folder, **rest)
     else:
-        save_pruned(model, folder, base=base, tokenizer_path=tokenizer_path, provenance=provenance)
+        save_pruned(model, folder, base=base, **rest)
     (folder / CODEC).mkdir()
     for path in (codec_folder / "config.json", *codec_folder.glob("*.safetensors")):
         shutil.copyfile(path, folder / CODEC / path.name)
@@ -294,7 +300,7 @@ def _assemble(recipe: Recipe, part: DialoguePart, places: Places) -> tuple[DeepT
             f"text model and codec, got {recipe.starts_from}."
         )
     encoder_folder, text_folder, codec_folder = (places.need(name) for name in recipe.starts_from)
-    encoder, backbone = load_encoder(encoder_folder), open_backbone(text_folder)
+    encoder, backbone = open_ear(encoder_folder).encoder, open_backbone(text_folder, dtype=recipe.dtype)
     _check_layout(recipe, part, text_folder, load_codec(codec_folder))
     config = DeepTalkConfig(
         encoder=encoder.settings,
@@ -306,6 +312,7 @@ def _assemble(recipe: Recipe, part: DialoguePart, places: Places) -> tuple[DeepT
     )
     tokenizer = TextTokenizer(text_folder / TOKENIZER)
     model = DeepTalk(config, encoder=encoder, backbone=backbone, tokenizer=tokenizer)
+    cast_weights(model, recipe.dtype)
     return model, text_folder / TOKENIZER, codec_folder
 
 
@@ -332,7 +339,8 @@ def _continued(
             f"got {recipe.starts_from}."
         )
     stage, *others = (places.need(name) for name in recipe.starts_from)
-    model = load(stage) if kept is None else load_pruned(stage, kept)
+    dtype = recipe.dtype
+    model = load(stage, dtype=dtype) if kept is None else load_pruned(stage, kept, dtype=dtype)
     if isinstance(recipe.model, Levelled):
         model.level_speech()
     if isinstance(recipe.model, Worded):
@@ -362,9 +370,26 @@ def _same_codes(*codecs: Codec) -> bool:
 
 
 def _check_layout(recipe: Recipe, part: DialoguePart, text_folder: Path, codec: Codec) -> None:
-    if read_layout(text_folder) != part.layout:
-        raise ConfigError(f"recipe {recipe.name!r} and {text_folder} have different stream layouts.")
+    if (text_folder / LAYOUT).is_file():
+        if read_layout(text_folder) != part.layout:
+            raise ConfigError(f"recipe {recipe.name!r} and {text_folder} have different stream layouts.")
+    else:  # a public checkpoint
+        _check_text_ids(recipe, part, text_folder)
     _check_codec(recipe, part.layout, codec)
+
+
+def _check_text_ids(recipe: Recipe, part: DialoguePart, text_folder: Path) -> None:
+    stock: Any = config_from_dict(read_settings(text_folder))
+    check_tokenizer(text_folder, stock)
+    layout = part.layout
+    given = (stock.vocab_size, first_id(stock.bos_token_id), first_id(stock.eos_token_id))
+    wanted = (layout.vocab_size, layout.bos_id, layout.eos_id)
+    if given != wanted:
+        raise ConfigError(
+            f"recipe {recipe.name!r} is for {wanted[0]:,} text ids that begin with {wanted[1]} and end with "
+            f"{wanted[2]}, {text_folder} has {given[0]:,}, {given[1]} and {given[2]}; "
+            "`deeptalk assemble` takes any language model."
+        )
 
 
 def _check_codec(recipe: Recipe, layout: StreamLayout, codec: Codec) -> None:

@@ -37,7 +37,7 @@ class PreferenceStage:
             )
         self.recipe = recipe
         self.start = places.need(recipe.starts_from[0])
-        self.model = load(self.start)
+        self.model = load(self.start, dtype=recipe.dtype)
         check_experts(self.model)
         self._tokenizer = TextTokenizer(self.start / TOKENIZER)
         reference = Reference(model=model_hash(self.model), precision=recipe.precision)
@@ -69,6 +69,7 @@ class PreferenceStage:
             tokenizer_path=self.start / TOKENIZER,
             codec_folder=self.start / CODEC,
             provenance=provenance,
+            dtype=self.recipe.dtype,
         )
 
     def _stream(

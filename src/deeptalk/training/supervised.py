@@ -14,7 +14,7 @@ from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.streams.batch import Batch
 from deeptalk.streams.layout import IGNORE, TEXT
 from deeptalk.training.loss import Reduction, exact_rows, reduce_streams, stream_counts, stream_sums
-from deeptalk.training.objective import Measure, Term, weighted_means
+from deeptalk.training.objective import Measure, Term, added, weighted_means
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +40,7 @@ class Supervised:
     With `hearing_weight` the speech frames behind the adapter learn to be like the text embeddings of what is
     said, by connectionist temporal classification: what the backbone knows from text, speech then reaches.
     Of a share of `words_alone` of the clips, a ``worded`` model reads the words that it heard and no frames.
+    With `text_chunk` the text head runs on so many positions at a time, which a large one has memory for.
     `router_mask` is no setting: the run fills it in from partition and routing.
     """
 
@@ -52,6 +53,7 @@ class Supervised:
     words_alone: float = 0.0
     alignment: Alignment | None = None
     reduction: Reduction = "head_mean"
+    text_chunk: int | None = added(None)
     router_mask: RouterMask | None = field(
         default=None, repr=False, compare=False, metadata={"setting": False}
     )
@@ -59,6 +61,8 @@ class Supervised:
     def __post_init__(self) -> None:
         if not 0.0 <= self.code_noise <= 1.0:
             raise ConfigError(f"code_noise is a share from 0 to 1, got {self.code_noise}.")
+        if self.text_chunk is not None and self.text_chunk < 1:
+            raise ConfigError(f"text_chunk is a number of positions or None, got {self.text_chunk}.")
         if not 0.0 <= self.words_alone <= 1.0:
             raise ConfigError(f"words_alone is a share from 0 to 1, got {self.words_alone}.")
 
@@ -120,7 +124,8 @@ class Supervised:
             log_probs = model.heard_words(frames)
             speech = model.add_words(frames, heard=log_probs, is_kept=is_kept)
         output = self._run(model, batch, collect=self.balance_weight > 0, speech=speech)
-        sums = stream_sums(output.hidden, (model.backbone.lm_head, *model.heads.codec), batch.labels)
+        heads = (model.backbone.lm_head, *model.heads.codec)
+        sums = stream_sums(output.hidden, heads, batch.labels, chunk=self.text_chunk)
         balance = sums.new_zeros(())
         if output.router is not None:
             balance = sequence_balance_loss(output.router, batch.mask) * len(batch.mask)

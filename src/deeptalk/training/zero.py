@@ -15,20 +15,17 @@ from torch import Tensor
 
 from deeptalk.backbone.banks import use_both_banks
 from deeptalk.errors import ConfigError
+from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.training.engine import States, Step, trainable
 from deeptalk.training.objective import Task
 from deeptalk.training.optim import AdamW, set_lr
 from deeptalk.training.recipe import Recipe
+from deeptalk.training.silence import with_silence
+from deeptalk.training.supervised import Supervised
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-_OURS = (
-    "optimizer",
-    "scheduler",
-    "fp16",
-    "gradient_clipping",
-    "gradient_accumulation_steps",
-    "train_batch_size",
-)
+_REFUSED = ("optimizer", "scheduler", "fp16")
+_OURS = ("gradient_clipping", "gradient_accumulation_steps", "train_batch_size")
 
 
 class ZeroEngine:
@@ -49,8 +46,7 @@ class ZeroEngine:
         deepspeed = _deepspeed()
         if self._stage < 3:
             task.to(accelerator.device)
-        if recipe.routing is None or recipe.routing.is_free:
-            use_both_banks(task.model)
+        self._use_all_parts(recipe)
         # torch's own, since DeepSpeed divides its parameters and keeps them in fp32 itself
         options = {"lr": recipe.optim.lr, "betas": recipe.optim.betas, "eps": recipe.optim.eps}
         base = torch.optim.AdamW(recipe.optim.groups(task.model), **options, fused=True)
@@ -101,18 +97,24 @@ class ZeroEngine:
             state["step"].fill_(num_steps)
 
     def make_whole(self) -> None:
-        """The first process gathers what ZeRO-3 has divided, tensor by tensor, in main memory."""
-        if self._stage < 3:
-            return
-        from deepspeed.zero import GatheredParameters
+        """The first process copies the parameters to main memory, each a tensor of its own again."""
+        from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
-        whole = []
+        whole: list[Tensor] = []
         for parameter in self.task.model.parameters():
-            with GatheredParameters([parameter]):
-                whole.append(parameter.detach().cpu().clone() if self.accelerator.is_main_process else None)
-        for parameter, tensor in zip(self.task.model.parameters(), whole, strict=True):
-            if tensor is not None:
-                parameter.data = tensor
+            with GatheredParameters([parameter], enabled=self._stage == 3):
+                if self.accelerator.is_main_process:
+                    whole.append(parameter.detach().cpu().clone())
+        for parameter, tensor in zip(self.task.model.parameters(), whole, strict=False):
+            parameter.data = tensor
+
+    def _use_all_parts(self, recipe: Recipe) -> None:
+        model = self.task.model
+        if recipe.routing is None or recipe.routing.is_free:
+            use_both_banks(model)
+        if isinstance(model, DeepTalk) and isinstance(recipe.objective, Supervised):
+            is_encoded = bool(recipe.encoded_passes)
+            self.task.complete = lambda batch: with_silence(batch, model, is_encoded=is_encoded)
 
     def _make_states(self) -> None:
         """Moments of zero, which AdamW would make at its first step: only so can DeepSpeed find them all."""
