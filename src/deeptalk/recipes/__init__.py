@@ -4,7 +4,12 @@ from deeptalk.recipes.align import ALIGN
 from deeptalk.recipes.audio_experts import AUDIO_EXPERTS
 from deeptalk.recipes.joint import JOINT
 from deeptalk.recipes.pocket import POCKET_PIPELINE
-from deeptalk.recipes.preference import POCKET_PREFERENCE, PREFERENCE, PREFERENCE_AUDIO
+from deeptalk.recipes.preference import (
+    POCKET_PREFERENCE,
+    POCKET_PREFERENCE_ALOUD,
+    PREFERENCE,
+    PREFERENCE_AUDIO,
+)
 from deeptalk.recipes.released import RELEASED
 from deeptalk.recipes.text_experts import TEXT_EXPERTS
 from deeptalk.recipes.variants import POCKET_VARIANTS
@@ -16,7 +21,14 @@ PIPELINE = (ALIGN, AUDIO_EXPERTS, TEXT_EXPERTS, JOINT)
 FULL_SIZE = (*PIPELINE, PREFERENCE, PREFERENCE_AUDIO, *RELEASED)
 
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (*FULL_SIZE, *POCKET_PIPELINE, POCKET_PREFERENCE, *POCKET_VARIANTS)
+    recipe.name: recipe
+    for recipe in (
+        *FULL_SIZE,
+        *POCKET_PIPELINE,
+        POCKET_PREFERENCE,
+        POCKET_PREFERENCE_ALOUD,
+        *POCKET_VARIANTS,
+    )
 }
 
 __all__ = ["FULL_SIZE", "PIPELINE", "POCKET_PIPELINE", "RECIPES", "Recipe"]

@@ -39,6 +39,9 @@ PREFERENCE_AUDIO = replace(
     trains=("backbone.*.experts.audio.*", "embedding.codec.*", "heads.codec.*"),
 )
 
+SHIPPED_MODEL = "shipped-model"
+"""The built-in model where a stage leaves its result."""
+
 # tried for half a minute, not shipped: LOG.md
 POCKET_PREFERENCE = Recipe(
     name="pocket-preference",
@@ -59,4 +62,18 @@ POCKET_PREFERENCE = Recipe(
     eval_every=20,
     save_every=100,
     seed=70,
+)
+
+# table 1 in small: what the shipped model reads aloud, against itself; `deeptalk reproduce --only table-1`
+POCKET_PREFERENCE_ALOUD = replace(
+    POCKET_PREFERENCE,
+    name="pocket-preference-aloud",
+    starts_from=(SHIPPED_MODEL,),
+    mixture=(Source(manifest="preference_aloud", task="preference"),),
+    evaluation=(Source(manifest="preference_aloud_eval", task="preference"),),
+    optim=AdamW(lr=1.5e-4, betas=(0.9, 0.95), weight_decay=0.0),
+    epochs=2,
+    batch_size=3_000,
+    accumulate=2,
+    eval_every=10,
 )

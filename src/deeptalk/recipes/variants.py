@@ -21,7 +21,6 @@ from deeptalk.training.optim import Muon
 from deeptalk.training.recipe import Appended, AtRandom, ByLoad, Copies, Recipe, Source
 from deeptalk.training.supervised import Supervised
 
-
 SHIPPED_ENCODER, SHIPPED_CODEC = "shipped-encoder", "shipped-codec"
 """Parts of the built-in model that stand where a stage leaves its result."""
 
