@@ -82,7 +82,7 @@ def run(variant: str, seed: int, root: Path, results: Path) -> bool:
         last = train_stage(recipe, root=root, data=places.data, resume=True)
         if last is not None and last.is_interrupted:
             return False
-        spent = time.process_time() - started
+        spent = None if last is None else time.process_time() - started  # None: trained by another command
         measured = None
         if is_measurable(recipe):
             parts = ALL_PARTS if recipe is recipes[-1] else TEXT_ONLY
@@ -117,7 +117,9 @@ def about_machine() -> dict[str, Any]:
     }
 
 
-def _told(recipe: Any, places: Any, *, seconds: float, measured: Mapping[str, Any] | None) -> dict[str, Any]:
+def _told(
+    recipe: Any, places: Any, *, seconds: float | None, measured: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """What is kept of a stage: its recipe, its cost, its last losses, its partition and its figures."""
     from deeptalk.training.metrics import read_metrics
     from deeptalk.training.run import METRICS
@@ -130,7 +132,7 @@ def _told(recipe: Any, places: Any, *, seconds: float, measured: Mapping[str, An
         "num_steps": recipe.num_steps,
         "positions": recipe.batch_size * recipe.accumulate * (recipe.num_steps or 0),
         "trainable_parameters": _trainable(recipe, places),
-        "processor_minutes": round(seconds / 60, 2),
+        "processor_minutes": None if seconds is None else round(seconds / 60, 2),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "losses": _last_losses(lines),
         "partition": _partition(partition) if partition.is_file() else None,
