@@ -216,6 +216,7 @@ _PLANNERS: dict[TaskName, _Planner] = {
 _PlannedTurn = tuple[Turn, Clip | None]
 _HEARD_SHARE, _HEARD_WRONG, _HEARD_TWICE = 0.85, 0.04, 0.3
 _FRAMES_PER_LETTER = (0.5, 1.0)
+"""Of speech frames of four encoder frames, 80 ms."""
 
 
 def _written(message: Mapping[str, Any]) -> _PlannedTurn:
@@ -225,7 +226,7 @@ def _written(message: Mapping[str, Any]) -> _PlannedTurn:
 def _as_heard(text: str, context: TaskContext, generator: np.random.Generator) -> _PlannedTurn:
     """Each id once or twice among frames that say nothing, as many as its letters take; a few are wrong."""
     layout, tokenizer = context.layout, context.tokenizer
-    rate = generator.uniform(*_FRAMES_PER_LETTER)
+    rate = generator.uniform(*_FRAMES_PER_LETTER) * 4 / context.stride
     nothing = layout.text_eot
     heard = [nothing] * int(generator.integers(3))
     for token in tokenizer.encode(layout.template.lead + text):
