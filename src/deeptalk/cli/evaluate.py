@@ -5,13 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deeptalk.cli.arguments import Json, Model
+from deeptalk.cli.arguments import Json, Model, Voice
 from deeptalk.cli.duplex import converse, score_duplex
-from deeptalk.cli.generate import answer, say, transcribe
+from deeptalk.cli.generate import Devices, Language, Limit, Recogniser, Whisper, Work, answer, say, transcribe
 from deeptalk.cli.latency import latency
 from deeptalk.cli.report import report
 from deeptalk.cli.retained import text
-from deeptalk.cli.score import compare, score_answers, score_transcripts, table3, write_answers
+from deeptalk.cli.score import (
+    AllowMissing,
+    compare,
+    score_answers,
+    score_transcripts,
+    table3,
+    write_answers,
+)
 from deeptalk.cli.synthesis import recode, score_speech
 
 if TYPE_CHECKING:
@@ -20,6 +27,90 @@ if TYPE_CHECKING:
 
 
 evaluate = typer.Typer(help="Measure a model, or score what one gave for a benchmark.", no_args_is_help=True)
+
+
+@evaluate.callback(invoke_without_command=True)
+def suites(
+    context: typer.Context,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            "--suite",
+            metavar="NAME",
+            help="paper, or a table of it: synthesis, questions, text, recognition, latency.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="Folder of the test sets, by their names (docs/benchmarks.md)."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Folder of the runs and of the report; out/SUITE unless given."
+        ),
+    ] = None,
+    model: Model = "pocket",
+    devices: Devices = None,
+    voice: Voice = None,
+    recogniser: Recogniser = None,
+    whisper: Whisper = None,
+    language: Language = None,
+    text_results: Annotated[
+        Path | None,
+        typer.Option("--text", metavar="F.json", help="What `eval text --out` wrote, for table 3."),
+    ] = None,
+    latency_results: Annotated[
+        Path | None,
+        typer.Option(
+            "--latency", metavar="F.json", help="What `eval latency --out` wrote; else measured here."
+        ),
+    ] = None,
+    turns: Annotated[
+        int, typer.Option("--turns", metavar="N", help="Answers that are timed, without --latency.", min=2)
+    ] = 50,
+    limit: Limit = None,
+    allow_missing: AllowMissing = False,
+    json: Json = False,
+) -> None:
+    """Measure a model, or score what one gave for a benchmark.
+
+    With --suite, fill the paper's tables from the sets that are in --data: paper, ours, difference. What is
+    not there is not run; an interrupted suite goes on by the same command.
+    """
+    from deeptalk.cli.suite import run_suite
+    from deeptalk.cli.suite_tables import Given
+    from deeptalk.errors import ConfigError
+
+    if context.invoked_subcommand is not None:
+        if suite is not None:
+            raise ConfigError("--suite is a measurement of its own; leave it out, or the verb behind it.")
+        return
+    if suite is None:
+        raise ConfigError("say what to measure: a verb, as in `deeptalk eval pocket`, or --suite NAME.")
+    work = Work(
+        out=out or Path("out") / suite,
+        model=model,
+        devices=devices,
+        mode="text",
+        voice=voice,
+        recogniser=recogniser,
+        whisper=whisper,
+        language=language,
+        max_text_tokens=160,
+    )
+    given = Given(
+        work=work,
+        data=data,
+        text=text_results,
+        latency=latency_results,
+        turns=turns,
+        limit=limit,
+        allow_missing=allow_missing,
+    )
+    run_suite(suite, given, is_json=json)
 
 
 @evaluate.command()

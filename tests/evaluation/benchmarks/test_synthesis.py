@@ -149,6 +149,7 @@ def test_a_speaker_model_of_the_library_tells_voices(tmp_path: Path) -> None:
     assert told.startswith("wavlm ")
 
 
+@pytest.mark.filterwarnings("ignore")  # librosa's own
 def test_dnsmos_hears_noise(tmp_path: Path) -> None:
     pytest.importorskip("speechmos.dnsmos", reason="DNSMOS needs speechmos (deeptalk[quality])")
     measure, told = dnsmos()

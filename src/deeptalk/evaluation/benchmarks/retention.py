@@ -67,13 +67,14 @@ def _retained(task: str, model: Sequence[float], backbone: Sequence[float], seed
     change = paired_bootstrap([(s, 1.0) for s in backbone], [(s, 1.0) for s in model], seed=seed)
     return Retained(
         task=task,
-        model=_score(task, model, seed),
-        backbone=_score(task, backbone, seed),
+        model=items_score(task, model, seed=seed),
+        backbone=items_score(task, backbone, seed=seed),
         difference=change.in_points(),
     )
 
 
-def _score(task: str, scores: Sequence[float], seed: int) -> Score:
+def items_score(task: str, scores: Sequence[float], *, seed: int = 0) -> Score:
+    """The mean of items' scores from 0 to 1, in per cent: Wilson where they are 0 or 1, else bootstrap."""
     share = share_score(task, round(sum(scores)), len(scores))
     if set(scores) <= {0.0, 1.0}:
         return share
