@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: talk serve test test-clients test-page screenshots bench-serving soak check fix reproduce synthesisers clean
+.PHONY: talk serve test test-clients test-page screenshots bench-serving soak soak-turns fuzz check fix reproduce synthesisers clean
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -44,7 +44,15 @@ bench-serving: .venv/ready
 
 # Clients come and go for minutes, and nothing may be left of them.
 soak: .venv/ready
-	$(BIN)/python tests/serving/soak.py $(or $(MINUTES),3)
+	$(BIN)/python tests/serving/soak.py $(or $(MINUTES),3) $(if $(PAUSE),--pause $(PAUSE))
+
+# So many spoken turns in long sessions, and memory stays what it was.
+soak-turns: .venv/ready
+	$(BIN)/python tests/serving/soak.py --turns $(or $(TURNS),500)
+
+# Whatever clients send: so many sequences of events, requests and files, drawn anew each time.
+fuzz: .venv/ready
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),10000) $(BIN)/pytest tests/serving/test_fuzz.py
 
 check: .venv/ready
 	$(BIN)/ruff format --check src tests
@@ -62,7 +70,7 @@ synthesisers:
 
 # a C++ compiler, where there is one, makes stages 1 to 3 and the text model a third faster
 reproduce: .venv/ready
-	$(BIN)/deeptalk reproduce $(if $(shell command -v g++),--compile)
+	$(BIN)/deeptalk reproduce --only model $(if $(shell command -v g++),--compile)
 
 clean:
 	rm -rf .venv build dist
