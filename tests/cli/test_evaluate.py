@@ -118,6 +118,28 @@ def test_the_drop_is_measured_once_and_kept(questions, model_folder, tmp_path, m
     assert "text_backbone.json: no figure of a text backbone" in line
 
 
+@pytest.mark.usefixtures("short_answers")
+def test_one_command_measures_and_reports(questions, model_folder, tmp_path):
+    out = tmp_path / "report"
+    given = ("eval", "pocket", "--model", model_folder, "--questions", questions, "--no-judge", "--json")
+    told = json.loads(run(*given, "--report", out).stdout)
+    report = json.loads((out / "report.json").read_text())
+    figures = {figure["name"]: figure for figure in report["figures"]}
+    assert set(figures) == set(told["scores"])
+    for name, figure in figures.items():
+        assert (figure["count"], figure["total"]) == (
+            told["scores"][name]["count"],
+            told["scores"][name]["total"],
+        )
+        assert (figure["interval"] is None) == (figure["low"] is None)
+    assert figures["first_audio_p50"]["interval"] in ("bootstrap", None)
+    assert sorted(path.name for path in out.iterdir()) == ["report.html", "report.json", "report.md"]
+    assert report["samples"]
+    (tmp_path / "file").write_text("")
+    (line,) = run(*given, "--report", tmp_path / "file" / "x", code=2).stderr.splitlines()
+    assert "can't be written" in line
+
+
 def test_the_interval_of_the_drop_is_paired_and_every_category_weighs_the_same(questions):
     asked = EvalSet(questions)
     assert _drop_interval({"0": True, "1": False}, {"0": True}, asked) is None

@@ -214,6 +214,13 @@ def test_the_questions_nearest_to_three_seconds_are_timed(tmp_path: Path, loaded
     run.latency(2)
     assert heard == [3, 1]
     assert values(run.report) == {"first_audio_p50": 50.0, "real_time_factor_p50": 0.25}
+    silent = SimpleNamespace(time_to_first_audio_ms=None, real_time_factor=None)
+    replies = iter([silent, talk.last_reply, talk.last_reply])
+    talk.listen = lambda samples: setattr(talk, "last_reply", next(replies))
+    run = PocketEvaluation(fake, Numbered(tmp_path), voice="slt")  # pyright: ignore[reportArgumentType]
+    run.latency(3)
+    first = run.report.scores[0]
+    assert (first.value, first.count, first.total, first.low, first.high) == (50.0, 2, 3, 50.0, float("inf"))
 
 
 @pytest.mark.usefixtures("short_answers")

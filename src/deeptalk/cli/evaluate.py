@@ -139,22 +139,38 @@ def pocket(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="F.json", help="A file for all figures and every answer.")
     ] = None,
+    report_folder: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="DIR", help="Write the full report too, as `eval report` does."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure a model and print its figures beside what is asked of them."""
-    from deeptalk.cli.evaluation import evaluate_pocket
-    from deeptalk.cli.output import print_json
+    from tempfile import TemporaryDirectory
 
-    report = evaluate_pocket(
-        model=model,
-        questions=questions,
-        fsdd=fsdd,
-        backbone=backbone,
-        voice=voice,
-        limit=limit,
-        has_judge=judge,
-        out=out,
-    )
+    from deeptalk.cli.evaluation import check_place, evaluate_pocket
+    from deeptalk.cli.output import print_json
+    from deeptalk.cli.report import write_report
+
+    if report_folder is not None:
+        check_place(report_folder / "report.html")
+
+    with TemporaryDirectory() as folder:
+        results = out
+        if out is None and report_folder is not None:
+            results = Path(folder) / "results.json"
+        report = evaluate_pocket(
+            model=model,
+            questions=questions,
+            fsdd=fsdd,
+            backbone=backbone,
+            voice=voice,
+            limit=limit,
+            has_judge=judge,
+            out=results,
+        )
+        if report_folder is not None and results is not None:
+            write_report(results, report_folder, questions=questions, model=model)
     if json:
         print_json(report.to_dict())
     else:

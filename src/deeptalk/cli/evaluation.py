@@ -91,6 +91,7 @@ def evaluate_pocket(
             "voice": voice,
             "limit": limit,
             "judges": _about_judges(judges),
+            "backbone": noted and noted["backbone"],
         }
         write_json(out, report.to_dict() | {"about": about, "items": items})
     return report
@@ -123,6 +124,7 @@ def read_backbone_figure(path: Path) -> dict[str, Any] | None:
             "scores": {_MEAN: float(noted["scores"][_MEAN])},
             "limit": noted["limit"],
             "questions": noted.get("questions"),
+            "backbone": noted.get("backbone"),
             "verdicts": dict(noted.get("verdicts", {})),
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -160,6 +162,7 @@ def _note_backbone(
         "scores": {score.name: score.value for score in run.report.scores},
         "limit": limit,
         "questions": _digest(asked),
+        "backbone": model_hash(bare.model),
         "verdicts": _verdicts(run.report),
     }
     write_json(path, noted)

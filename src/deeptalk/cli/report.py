@@ -1,11 +1,14 @@
 """``deeptalk eval report``: the pocket model's full report from its results."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from deeptalk.cli.arguments import Json
+
+NUM_SAMPLES, TITLE = 6, "Pocket model"
 
 
 def report(
@@ -33,24 +36,54 @@ def report(
     ] = None,
     num_samples: Annotated[
         int, typer.Option("--samples", metavar="N", help="At most so many samples.", min=1)
-    ] = 6,
+    ] = NUM_SAMPLES,
     stages: Annotated[
         list[str] | None,
         typer.Option(
             "--stage", metavar="NAME=F.json", help="Results of an earlier stage, for the curve; repeatable."
         ),
     ] = None,
-    title: Annotated[
-        str, typer.Option("--title", metavar="TEXT", help="The report's title.")
-    ] = "Pocket model",
+    title: Annotated[str, typer.Option("--title", metavar="TEXT", help="The report's title.")] = TITLE,
     json: Json = False,
 ) -> None:
     """Write the full report of a measured model: JSON, Markdown, and one page with drawings and sounds.
 
     Every figure with its count and interval, results by category and voice, what was said instead, errors.
     """
-    from deeptalk.cli.evaluation import QUESTIONS, check_place, write_json
     from deeptalk.cli.output import console, print_json
+
+    counts = write_report(
+        results,
+        out,
+        questions=questions,
+        answers=answers,
+        model=model,
+        num_samples=num_samples,
+        stages=_stages(stages),
+        title=title,
+    )
+    if json:
+        print_json({"report": str(out / "report.json"), **counts})
+    else:
+        console().print(
+            f"{out / 'report.html'}: {counts['num_met']} of {counts['num_asked']} bounds met, "
+            f"{counts['num_errors']} errors, {counts['num_samples']} samples"
+        )
+
+
+def write_report(
+    results: Path,
+    out: Path,
+    *,
+    questions: Path | None = None,
+    answers: Path | None = None,
+    model: str | None = None,
+    num_samples: int = NUM_SAMPLES,
+    stages: Mapping[str, Path] | None = None,
+    title: str = TITLE,
+) -> dict[str, int]:
+    """Write the three files of a report; how many figures, bounds met, errors and samples it has."""
+    from deeptalk.cli.evaluation import QUESTIONS, check_place, write_json
     from deeptalk.cli.targets import TARGETS
     from deeptalk.errors import ConfigError
     from deeptalk.evaluation.benchmarks.full_report import build_report
@@ -61,7 +94,7 @@ def report(
     from deeptalk.files import digest_of, write_text
 
     found = read_results(results)
-    earlier = {name: read_results(path) for name, path in _stages(stages).items()}
+    earlier = {name: read_results(path) for name, path in (stages or {}).items()}
     asked = EvalSet(questions or QUESTIONS)
     check_place(out / "report.html")
     samples = []
@@ -87,20 +120,13 @@ def report(
     write_text(out / "report.md", markdown(values, title=title))
     write_text(out / "report.html", page(values, title=title, samples=samples))
     asked_of = [figure for figure in values["figures"] if figure["is_met"] is not None]
-    counts = {
+    return {
         "num_figures": len(values["figures"]),
         "num_asked": len(asked_of),
         "num_met": sum(figure["is_met"] for figure in asked_of),
         "num_errors": len(values["errors"]),
         "num_samples": len(samples),
     }
-    if json:
-        print_json({"report": str(out / "report.json"), **counts})
-    else:
-        console().print(
-            f"{out / 'report.html'}: {counts['num_met']} of {counts['num_asked']} bounds met, "
-            f"{counts['num_errors']} errors, {counts['num_samples']} samples"
-        )
 
 
 def _stages(given: list[str] | None) -> dict[str, Path]:

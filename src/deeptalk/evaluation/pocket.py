@@ -1,6 +1,7 @@
 """Every figure of the pocket model's table, by one function and one command (``deeptalk eval pocket``)."""
 
 import json
+import math
 import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from deeptalk.decoding import LoadedModel
 from deeptalk.decoding.answer import Limits
 from deeptalk.errors import DataError
 from deeptalk.evaluation.answers import Answered, Asked, Respondent
+from deeptalk.evaluation.benchmarks.intervals import median_interval
 from deeptalk.evaluation.judge import SpeechJudge
 from deeptalk.evaluation.metrics import Score, exact_score, share_score, wer_score
 from deeptalk.evaluation.normalize import plain
@@ -62,6 +64,7 @@ class PocketReport:
             "scores": {score.name: score.to_dict() for score in self.scores},
             "num_runaway": self.num_runaway,
             "not_run": list(self.not_run),
+            "median_bounds": "bootstrap",
         }
 
 
@@ -198,7 +201,8 @@ class PocketEvaluation:
     def latency(self, num_timed: int) -> None:
         """Medians: first audio after the end of a question that was handed over whole, real-time factor.
 
-        Asked are the ``num_timed`` questions whose length is nearest to ``TIMED_SECONDS``.
+        Asked are the ``num_timed`` questions whose length is nearest to ``TIMED_SECONDS``; ``count`` of
+        ``total`` have sound, for the others the time is infinite. Bounds are 95 % intervals of the medians.
         """
         first, factors = [], []
         items = self._items(*FIVE_CATEGORIES)
@@ -208,24 +212,24 @@ class PocketEvaluation:
             talk.listen(self.questions.speech(item.turns[0]))
             for _ in talk.reply():
                 pass
-            if talk.last_reply.time_to_first_audio_ms is not None:
-                first.append(talk.last_reply.time_to_first_audio_ms)
-                factors.append(talk.last_reply.real_time_factor or 0.0)
+            waited, factor = talk.last_reply.time_to_first_audio_ms, talk.last_reply.real_time_factor
+            first.append(math.inf if waited is None else waited)
+            factors.append(math.inf if factor is None else factor)
         if first:
             for name, values, unit in (
                 ("first_audio_p50", first, "ms"),
                 ("real_time_factor_p50", factors, "x"),
             ):
-                middle, spread = statistics.median(values), sorted(values)
+                low, high = median_interval(values)
                 self.report.scores.append(
                     Score(
                         name=name,
-                        value=middle,
+                        value=statistics.median(values),
                         unit=unit,
-                        count=len(values),
+                        count=sum(math.isfinite(value) for value in values),
                         total=len(values),
-                        low=spread[0],
-                        high=spread[-1],
+                        low=low,
+                        high=high,
                     )
                 )
 

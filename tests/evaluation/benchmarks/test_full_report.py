@@ -143,6 +143,12 @@ def test_figures_stand_in_the_order_of_what_is_asked_with_the_kind_of_their_boun
     assert (report["num_runaway"], report["results"]) == (2, "d1")
 
 
+def test_medians_have_an_interval_where_the_results_say_so(questions) -> None:
+    values = results() | {"median_bounds": "bootstrap"}
+    kinds = {figure["name"]: figure["interval"] for figure in built(questions, values)["figures"]}
+    assert kinds["first_audio_p50"] == "bootstrap"
+
+
 def test_a_drop_of_nothing_has_its_interval(questions) -> None:
     values = results()
     values["scores"] = {"text_to_text/drop": score(0.0, 1, 4, 0.0, 0.0, unit="points")}

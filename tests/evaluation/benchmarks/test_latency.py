@@ -10,12 +10,11 @@ import torch
 
 from deeptalk.codec import SineCodec
 from deeptalk.decoding import DecodingOptions, Limits, LoadedModel
+from deeptalk.evaluation.benchmarks.intervals import median_interval, nearest_rank
 from deeptalk.evaluation.benchmarks.latency import (
     PARTS,
     TimedAnswer,
     engine_figures,
-    median_interval,
-    nearest_rank,
     summary,
     time_answer,
 )

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from deeptalk.decoding import DecodingEngine, LoadedModel
 from deeptalk.errors import ConfigError, DataError
@@ -162,3 +163,14 @@ def test_settings_are_checked(loaded, model, monkeypatch) -> None:
     monkeypatch.setattr(loaded.engine.model, "tokenizer", None)
     with pytest.raises(ConfigError, match="no tokenizer"):
         TextModel(loaded.engine)
+
+
+def test_the_backbone_of_a_model_with_another_tokenizer_is_refused(loaded: LoadedModel, tmp_path) -> None:
+    loaded.model.backbone.model.save_pretrained(tmp_path)
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    other = Tokenizer(models.BPE(vocab={letter: n for n, letter in enumerate(letters)}, merges=[]))
+    other.pre_tokenizer = split  # pyright: ignore
+    other.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(DataError, match="its tokenizer is not the model's"):
+        text_backbone(loaded, tmp_path)

@@ -160,7 +160,7 @@ def _figures(
     order = sorted(results.scores, key=lambda score: ranks.get(score.name, len(ranks)))
     found = []
     for score in order:
-        target, measured = asked.get(score.name), _measured(score)
+        target, measured = asked.get(score.name), _measured(score, median_bounds=results.median_bounds)
         if score.name.endswith("/mean"):
             measured |= _mean_interval([i for i in items if i.result.row == score.name.removesuffix("/mean")])
         found.append(
@@ -186,9 +186,10 @@ def _unmeasured(results: PocketResults, targets: Sequence[Target]) -> Iterable[s
     ]
 
 
-def _measured(score: Score) -> dict[str, Any]:
+def _measured(score: Score, *, median_bounds: str = "range") -> dict[str, Any]:
     """A score with the kind of its bounds, if it has any."""
-    kind = {"ms": "range", "x": "range", "points": "bootstrap", "%": "wilson"}.get(score.unit, "utterances")
+    kinds = {"ms": median_bounds, "x": median_bounds, "points": "bootstrap", "%": "wilson"}
+    kind = kinds.get(score.unit, "utterances")
     has_bounds = math.isfinite(score.low)
     return {
         "value": score.value if math.isfinite(score.value) else None,

@@ -4,6 +4,7 @@ A figure is a ratio of sums over items: right answers over questions, errors ove
 utterances.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -57,6 +58,22 @@ def paired_bootstrap(left: Ratios, right: Ratios, *, seed: int = 0, num_draws: i
         high=float(high),
         share_not_above=float((differences <= 0).mean()),
     )
+
+
+def nearest_rank(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least this share of all values don't exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def median_interval(
+    values: Sequence[float], *, seed: int = 0, num_draws: int = NUM_DRAWS
+) -> tuple[float, float]:
+    """The 95 % interval of the median (nearest rank) of values drawn with replacement."""
+    ordered, size = np.sort(np.asarray(values, dtype=np.float64)), len(values)
+    drawn = np.random.default_rng(seed).integers(size, size=(num_draws, size))
+    middles = np.sort(np.sort(drawn, axis=1)[:, max(0, math.ceil(size / 2) - 1)])
+    ranks = [middles[max(0, math.ceil(share * num_draws) - 1)] for share in (0.025, 0.975)]
+    return float(ordered[ranks[0]]), float(ordered[ranks[1]])
 
 
 def _ratio(items: Ratios) -> float:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from deeptalk.audio import log_mel
 from deeptalk.decoding import DecodingOptions, LoadedModel
 from deeptalk.decoding.speech import Voicing
-from deeptalk.evaluation.benchmarks.intervals import NUM_DRAWS
+from deeptalk.evaluation.benchmarks.intervals import median_interval, nearest_rank
 from deeptalk.shapes import Float, Tensor
 from deeptalk.streams import Turn, encode_prompt
 
@@ -127,22 +126,6 @@ def summary(values: Sequence[float], *, seed: int = 0, scale: float = 1000.0) ->
     low, high = median_interval(values, seed=seed)
     found |= {"mean": sum(values) / len(values), "low": low, "high": high}
     return {"n": len(values), **{k: scale * v if math.isfinite(v) else None for k, v in found.items()}}
-
-
-def nearest_rank(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least this share of all values don't exceed."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
-
-
-def median_interval(
-    values: Sequence[float], *, seed: int = 0, num_draws: int = NUM_DRAWS
-) -> tuple[float, float]:
-    """The 95 % interval of the median (nearest rank) of values drawn with replacement."""
-    ordered, size = np.sort(np.asarray(values, dtype=np.float64)), len(values)
-    drawn = np.random.default_rng(seed).integers(size, size=(num_draws, size))
-    middles = np.sort(np.sort(drawn, axis=1)[:, max(0, math.ceil(size / 2) - 1)])
-    ranks = [middles[max(0, math.ceil(share * num_draws) - 1)] for share in (0.025, 0.975)]
-    return float(ordered[ranks[0]]), float(ordered[ranks[1]])
 
 
 def engine_figures(answers: Sequence[TimedAnswer], *, seed: int = 0) -> dict[str, Any]:

@@ -22,13 +22,17 @@ WRITTEN = "written"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PocketResults:
-    """What ``deeptalk eval pocket --out`` wrote; ``items`` and ``about`` are empty in a file without them."""
+    """What ``deeptalk eval pocket --out`` wrote; ``items`` and ``about`` are empty in a file without them.
+
+    ``median_bounds`` tells what bounds medians have: ``bootstrap``, or the ``range`` in files that are older.
+    """
 
     scores: tuple[Score, ...]
     items: tuple[ItemResult, ...]
     num_runaway: int
     not_run: tuple[str, ...]
     about: Mapping[str, Any]
+    median_bounds: str = "range"
 
     def score(self, name: str) -> Score | None:
         """The figure of a name, if it was measured."""
@@ -54,6 +58,7 @@ def read_results(path: Path) -> PocketResults:
             num_runaway=int(values["num_runaway"]),
             not_run=tuple(str(reason) for reason in values["not_run"]),
             about=dict(values.get("about", {})),
+            median_bounds=str(values.get("median_bounds", "range")),
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: no results, as `deeptalk eval pocket --out` writes ({error!r}).") from error

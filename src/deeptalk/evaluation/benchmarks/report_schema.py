@@ -70,6 +70,7 @@ SCHEMA: Schema = {
             voice=TEXT_OR_NULL,
             limit=of("integer", "null"),
             judges=of("object", "null"),
+            backbone=TEXT_OR_NULL,
         ),
         protocol=object_of(scorer=TEXT, normalizer=TEXT, decoding=TEXT, rule=TEXT),
         num_runaway=_COUNT,

@@ -8,8 +8,8 @@ MOST_ERRORS = 10
 
 
 INTERVALS = (
-    "95 % intervals: Wilson for shares, bootstrap over questions for means and drops, normal over utterances "
-    "for word error rates; in brackets the lowest and the highest."
+    "95 % intervals: Wilson for shares, bootstrap over questions for means, drops and medians, normal over "
+    "utterances for word error rates; in brackets the lowest and the highest."
 )
 """How figures are bounded, in words."""
 

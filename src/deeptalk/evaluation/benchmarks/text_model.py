@@ -20,6 +20,10 @@ from deeptalk.model import DeepTalk
 from deeptalk.shapes import Int, Tensor
 from deeptalk.streams import TEXT, Kind, Prompt, Row
 from deeptalk.streams.prompt import NO_SPEECH
+from deeptalk.streams.text import TextTokenizer
+
+_PROBE = "The 3 quick brown foxes don't jump over 21 lazy dogs, do they? 北京"
+"""A text that tokenizers of different models cut differently."""
 
 DEFAULT_POSITIONS = 2048
 """How long a text may be where the backbone's config does not say."""
@@ -38,7 +42,11 @@ def text_backbone(loaded: LoadedModel, folder: Path) -> LoadedModel:
     """The model with another backbone, whose experts are not divided; in text it is that backbone.
 
     Its speech parts are zero, but for the encoder, so that a backbone has the same `model_hash` every time.
+
+    Raises:
+        DataError: the folder has a tokenizer that is not the model's: it is the backbone of another one.
     """
+    _check_tokenizer(loaded, folder)
     ours, free = loaded.model, {"text": "all", "audio": "all"}
     config = replace(ours.config, fusion="sum", audio_experts=None, extra_experts=None, routing=free)
     other = DeepTalk(config, encoder=ours.encoder, backbone=open_backbone(folder), tokenizer=ours.tokenizer)
@@ -46,6 +54,15 @@ def text_backbone(loaded: LoadedModel, folder: Path) -> LoadedModel:
         if not name.startswith(("encoder.", "backbone.")):
             weight.zero_()
     return LoadedModel(engine=DecodingEngine(other), codec=loaded.codec)
+
+
+def _check_tokenizer(loaded: LoadedModel, folder: Path) -> None:
+    path, ours = folder / "tokenizer.json", loaded.model.tokenizer
+    if path.is_file() and ours is not None and TextTokenizer(path).encode(_PROBE) != ours.encode(_PROBE):
+        raise DataError(
+            f"{folder}: its tokenizer is not the model's, so it is the backbone of another model; name the "
+            "one that this model was made of."
+        )
 
 
 class TextModel:
