@@ -25,7 +25,7 @@ def serve(
     certificate: Certificate | None = None,
     **limits: float,
 ) -> Server:
-    """Run a script against a server that is ready, to the server's end."""
+    """Run a script against a server that is ready, to the server's end, which leaves no task behind."""
 
     async def main() -> Server:
         bounds = ServerLimits(**{"answer_seconds": 0.8} | limits)  # pyright: ignore[reportArgumentType]
@@ -44,6 +44,9 @@ def serve(
         if server.force_exit:  # leaves without the application's own end
             service.thread.stop()
         assert not service.thread.is_alive(within_seconds=1e9)
+        async with asyncio.timeout(60):  # no task of the server outlives it
+            while len(asyncio.all_tasks()) > 1:
+                await asyncio.sleep(0.01)
         return server
 
     return asyncio.run(main())

@@ -3,7 +3,8 @@
 Four clients at a time talk to a server with a random model. Of ten sessions eight are a good turn, one is
 malformed and one is left without a word. What the process holds is compared with what it held after the
 first fifty. ``--pause`` lets each client rest before a session, so that an hour of it is no hour of a whole
-core. Exit status 1: a good turn has failed, or something is left.
+core. With ``--turns N`` one client after the other has a hundred turns instead, and what is held after the
+last is compared with what was held after fifty. Exit status 1: a good turn has failed, or something is left.
 """
 
 import argparse
@@ -31,13 +32,14 @@ from deeptalk.decoding import LoadedModel
 from deeptalk.errors import DeepTalkError
 from deeptalk.serving import events
 from deeptalk.serving.audio_formats import encode_pcm
-from deeptalk.serving.calling import call
+from deeptalk.serving.calling import Call, call
 from deeptalk.serving.metrics import process_gauges
 from deeptalk.serving.server import Server
 from deeptalk.serving.service import Service
 
 CLIENTS = 4
 WARM_UP = 50
+TURNS_PER_SESSION = 100
 MOST_GROWTH_MB = 50.0
 QUESTION = 0.1 * torch.sin(torch.arange(9_600) / 20)
 BROKEN = ("{", '{"type": "x"}', '{"type": "input_audio_buffer.append", "audio": "AAA"}', '{"type": 3}')
@@ -55,7 +57,10 @@ class Held:
 
 @dataclass(kw_only=True, slots=True)
 class Soak:
-    """What has happened; ``turns`` are the good ones: when, and the seconds to their first sound."""
+    """What has happened; ``turns`` are the good ones: when, and the seconds to their first sound.
+
+    ``rss_mb`` is what was held every minute, or after each session of a long talk.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     turns: list[tuple[float, float]] = field(default_factory=list)
@@ -81,7 +86,7 @@ class Soak:
         return {
             **self.counts,
             **held,
-            "rss_mb_by_minute": self.rss_mb,
+            "rss_mb_meanwhile": self.rss_mb,
             "first_audio_p95_ms": self._p95s(),
             "is_clean": self.is_clean,
         }
@@ -176,12 +181,45 @@ def soak(
     return result
 
 
+def talk(loaded: LoadedModel, *, num_turns: int, warm_up: int = WARM_UP) -> Soak:
+    """Have so many spoken turns, in long sessions; the levels are taken while one is open and rests."""
+    result = Soak()
+
+    async def turn(calling: Call) -> None:
+        answer = await calling.say(QUESTION, is_paced=False)
+        if answer.first_audio_seconds is None or answer.status == "failed":
+            result.counts["failed"] += 1
+        else:
+            result.turns.append((time.monotonic(), answer.first_audio_seconds))
+
+    async def script(server: Server, service: Service, url: str) -> None:
+        left = num_turns
+        while left:
+            async with call(url) as calling:
+                for _ in range(min(left, TURNS_PER_SESSION)):
+                    await turn(calling)
+                    left -= 1
+                    result.counts["turns"] += 1
+                    if num_turns - left == warm_up:
+                        result.before = level()
+                result.after = level()
+            result.rss_mb.append(result.after.rss_mb)
+
+    serve(loaded, script)
+    return result
+
+
 async def held(service: Service, *, least_tasks: int) -> Held:
     """What is held when all sessions have gone; what does not go within a minute is held as well."""
     with suppress(TimeoutError):
         async with asyncio.timeout(60):
             while service.admission.num_active or len(asyncio.all_tasks()) > least_tasks:
                 await asyncio.sleep(0.01)
+    return level()
+
+
+def level() -> Held:
+    """What is held at this moment."""
     gc.collect()
     return Held(
         rss_mb=rss_mb(),
@@ -199,9 +237,14 @@ def rss_mb() -> float:
 def main() -> int:
     """Run for as many minutes as are asked for; the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("minutes", type=float, help="how long sessions come and go")
+    parser.add_argument("minutes", type=float, nargs="?", default=3.0, help="how long sessions come and go")
     parser.add_argument("--pause", type=float, default=0.0, help="mean seconds before a session")
+    parser.add_argument("--turns", type=int, default=0, help="have so many turns in long sessions instead")
     options = parser.parse_args()
+    if options.turns:
+        result = talk(random_model(), num_turns=options.turns)
+        print(json.dumps(result.to_json()))
+        return int(not result.is_clean)
     ends_at = time.monotonic() + 60 * options.minutes
     result = soak(
         random_model(), is_over=lambda count: time.monotonic() >= ends_at, pause_seconds=options.pause

@@ -1,7 +1,6 @@
 """What is promised of the server as a whole, in counts: who gets in, who is cut off, what never leaks."""
 
 import asyncio
-import base64
 import gc
 import itertools
 import json
@@ -13,11 +12,9 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from realtime_client import Client, sound
 from running import serve
-from soak import soak
+from soak import soak, talk
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -126,6 +123,32 @@ def test_sessions_that_come_and_go_leave_nothing(loaded: LoadedModel):
         assert not replace(result, after=lost).is_clean
     result.counts["failed"] += 1
     assert not result.is_clean
+
+
+def test_a_long_talk_leaves_nothing_but_its_words(loaded: LoadedModel):
+    """The short form of ``soak.py --turns 500``: memory after the last turn is that after the first ones."""
+    told = talk(loaded, num_turns=24, warm_up=8).to_json()
+    assert told["is_clean"], told
+    assert (told["turns"], len(told["rss_mb_meanwhile"])) == (24, 1)
+
+
+def test_who_comes_next_finds_nothing_of_who_was_there(thread: ModelThread):
+    """The same question before and after somebody else's secret: the same answer, of as many positions."""
+
+    async def answer(*said: str) -> Any:
+        async with Client(thread) as client:
+            await client.manual(max_output_tokens=8)
+            for text in said:
+                await client.say(text)
+            done = await client.answer()
+            return client.sound_of(done["id"]), done["output"][0]["content"], done["usage"]["input_tokens"]
+
+    async def main() -> None:
+        before = await answer("hello")
+        assert (await answer("the canary sings", "hello"))[2] > before[2]
+        assert await answer("hello") == before
+
+    asyncio.run(main())
 
 
 KEY = "the-key-of-the-server"
@@ -263,103 +286,3 @@ def test_serving_unpickles_nothing(loaded: LoadedModel):
     UNPICKLED.clear()
     serve(loaded, script)
     assert UNPICKLED == []
-
-
-ITEM = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}]}
-IDS = st.sampled_from(["u1", "u2", "", None, 3])
-CHUNK = base64.b64encode(bytes(2 * 2400)).decode()
-ANY = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["type", "audio", "a"]), inner)
-    ),
-    max_leaves=4,
-)
-SENT = st.one_of(
-    st.fixed_dictionaries({"type": st.just("session.update"), "session": ANY}),
-    st.fixed_dictionaries(
-        {
-            "type": st.just("session.update"),
-            "session": st.fixed_dictionaries(
-                {"turn_detection": st.sampled_from([None, {"type": "server_vad"}, {"type": "semantic_vad"}])}
-            ),
-        }
-    ),
-    st.fixed_dictionaries({"type": st.just("input_audio_buffer.append"), "audio": st.just(CHUNK) | ANY}),
-    st.fixed_dictionaries(
-        {"type": st.sampled_from(["input_audio_buffer.commit", "input_audio_buffer.clear"]), "audio": ANY}
-    ),
-    st.fixed_dictionaries(
-        {"type": st.just("conversation.item.create"), "item": IDS.map(lambda one: ITEM | {"id": one}) | ANY}
-    ),
-    st.fixed_dictionaries(
-        {
-            "type": st.sampled_from(
-                [f"conversation.item.{name}" for name in ("retrieve", "delete", "truncate")]
-            ),
-            "item_id": IDS,
-            "content_index": st.just(0) | ANY,
-            "audio_end_ms": st.just(0) | ANY,
-        }
-    ),
-    st.fixed_dictionaries({"type": st.just("response.create"), "response": st.none() | ANY}),
-    st.fixed_dictionaries(
-        {"type": st.sampled_from(["response.cancel", "output_audio_buffer.clear"]), "response_id": IDS}
-    ),
-    st.fixed_dictionaries({"type": ANY}),
-)
-
-
-@settings(
-    max_examples=30,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(steps=st.lists(SENT | st.none(), max_size=12), is_beta=st.booleans())
-def test_whatever_a_client_sends_the_protocol_holds(still: ModelThread, steps: list[Any], is_beta: bool):
-    """Any events in any order, None lets the model work: every answer is closed once, and a turn works."""
-    moments = itertools.count(step=1000)
-
-    async def rest() -> None:
-        for _ in range(8):
-            await asyncio.sleep(0)
-            still.tick()
-
-    async def main() -> None:
-        async with Client(still, is_beta=is_beta, now=lambda: float(next(moments))) as client:
-            flat = {"turn_detection": None, "output_modalities": ["text"], "max_output_tokens": 2}
-            await client.send("session.update", session=flat)
-            for step in (*steps, {"type": "session.update", "session": flat}):
-                coming = asyncio.create_task(client.session.receive(json.dumps(step or {"type": "none"})))
-                while not coming.done():
-                    await rest()
-                await coming
-                if step is None:
-                    await rest()
-            while client.session.is_answering:
-                await rest()
-            await client.send("conversation.item.create", item=ITEM)
-            await client.send("response.create")
-            while client.session.is_answering:
-                await rest()
-            check(client, is_beta=is_beta)
-
-    asyncio.run(main())
-
-
-def check(client: Client, *, is_beta: bool) -> None:
-    """What holds of every session."""
-    begun = [event["response"]["id"] for event in client.of(events.RESPONSE_CREATED)]
-    done = [event["response"] for event in client.of(events.RESPONSE_DONE)]
-    assert begun
-    assert [response["id"] for response in done] == begun
-    assert done[-1]["status"] == "incomplete"
-    names = {events.BETA_NAMES.get(name, name) if is_beta else name for name in events.SERVER_EVENTS}
-    assert {event["type"] for event in client.events} <= names
-    for response_id in begun:
-        own = [each for each in client.events if each.get("response_id") == response_id]
-        own = [event for event in own if event["type"] != events.OUTPUT_CLEARED]
-        kinds = [event["type"].rpartition(".")[2] for event in own]
-        assert kinds[-1] == "done"
-        assert "delta" not in kinds[kinds.index("done") :]

@@ -1,6 +1,7 @@
 """The process: a real socket on loopback, clients that leave, and an orderly end."""
 
 import asyncio
+import base64
 import json
 import logging
 import signal
@@ -98,6 +99,48 @@ def test_the_openai_package_as_it_is_has_three_spoken_turns(loaded: LoadedModel)
     for response in done:
         deltas = [e for e in seen if e.type == "response.output_audio.delta" and e.response_id == response.id]
         assert sum(len(e.delta) for e in deltas) > 1000
+
+
+def test_the_openai_package_over_http(loaded: LoadedModel):
+    """Its types take every answer as it is; a stream has the bytes and the words of the whole."""
+    openai: Any = pytest.importorskip("openai", reason="pip install openai to run it")
+    seen: dict[str, Any] = {}
+
+    async def script(server: Server, service: Service, url: str) -> None:
+        base_url = url.replace("ws", "http", 1).removesuffix("/realtime")
+        async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
+            wanted = {
+                "model": "tiny",
+                "messages": [{"role": "user", "content": "hello"}],
+                "modalities": ["text", "audio"],
+                "audio": {"voice": "slt", "format": "pcm16"},
+                "seed": 3,
+                "temperature": 0,
+            }
+            seen["whole"] = await client.chat.completions.create(**wanted)
+            seen["chunks"] = [
+                chunk async for chunk in await client.chat.completions.create(**wanted, stream=True)
+            ]
+            seen["models"] = await client.models.list()
+            speech = {"model": "tiny", "voice": "slt", "input": "hello"}
+            seen["wav"] = await client.audio.speech.create(**speech, response_format="wav")
+            sound_file = ("a.wav", seen["wav"].content)
+            seen["heard"] = await client.audio.transcriptions.create(model="tiny", file=sound_file)
+            seen["text"] = await client.completions.create(model="tiny", prompt="a", max_tokens=1, logprobs=1)
+            with pytest.raises(openai.BadRequestError) as refused:
+                await client.chat.completions.create(model="tiny", messages=[])
+            assert refused.value.code == "invalid_value"
+
+    serve(loaded, script)
+    for answer in (seen["whole"], *seen["chunks"], seen["models"].data[0], seen["heard"], seen["text"]):
+        type(answer).model_validate(answer.to_dict())
+    audio = seen["whole"].choices[0].message.audio
+    deltas = [chunk.choices[0].delta.to_dict().get("audio", {}) for chunk in seen["chunks"]]
+    streamed = b"".join(base64.b64decode(delta.get("data", "")) for delta in deltas)
+    assert streamed == base64.b64decode(audio.data)
+    assert len(streamed) > 1000
+    assert "".join(delta.get("transcript", "") for delta in deltas) == audio.transcript
+    assert seen["wav"].content[:4] == b"RIFF"
 
 
 def test_who_leaves_in_the_middle_frees_the_slot(loaded: LoadedModel):

@@ -11,7 +11,8 @@ class ServerLimits:
 
     ``out_high`` and ``out_low`` are the levels of unsent sound at which a session's answer pauses and goes
     on. ``stalled_seconds`` of wall time without any progress close a session that does not read, and a
-    connection has ``handshake_seconds`` for the head of a request. Of a conversation that is longer than
+    connection has ``handshake_seconds`` for the head of a request; one that answers no ping within
+    ``ping_seconds`` of it is taken for gone, and is asked as often. Of a conversation that is longer than
     ``context_positions`` the model reads the last turns.
     """
 
@@ -26,6 +27,7 @@ class ServerLimits:
     out_low: float = 4.0
     stalled_seconds: float = 20.0
     handshake_seconds: float = 10.0
+    ping_seconds: float = 20.0
     session_seconds: float = 3600.0
     idle_seconds: float = 600.0
     drain_seconds: float = 30.0
