@@ -6,62 +6,19 @@ from transformers.core_model_loading import revert_weight_conversion
 from deeptalk.backbone import Backbone, open_outline
 from deeptalk.backbone.backbone import config_from_dict
 from deeptalk.backbone.checkpoint import map_tensors
+from deeptalk.backbone.lite import DEEPSEEK_V2_LITE
 from deeptalk.cli.memory import outline_model, plan_memory
+from deeptalk.recipes import PIPELINE
+from deeptalk.recipes.released import RELEASED, RELEASED_AUDIO_EXPERTS, RELEASED_TEXT_EXPERTS
+from deeptalk.training.trainable import freeze_all_but
+from deeptalk.training.work import work_of
 
 GB = 1e9
-LITE = {  # the public config.json, but for names of code and of versions
-    "model_type": "deepseek_v2",
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "aux_loss_alpha": 0.001,
-    "bos_token_id": 100_000,
-    "eos_token_id": 100_001,
-    "first_k_dense_replace": 1,
-    "hidden_act": "silu",
-    "hidden_size": 2_048,
-    "initializer_range": 0.02,
-    "intermediate_size": 10_944,
-    "kv_lora_rank": 512,
-    "max_position_embeddings": 163_840,
-    "moe_intermediate_size": 1_408,
-    "moe_layer_freq": 1,
-    "n_group": 1,
-    "n_routed_experts": 64,
-    "n_shared_experts": 2,
-    "norm_topk_prob": False,
-    "num_attention_heads": 16,
-    "num_experts_per_tok": 6,
-    "num_hidden_layers": 27,
-    "num_key_value_heads": 16,
-    "q_lora_rank": None,
-    "qk_nope_head_dim": 128,
-    "qk_rope_head_dim": 64,
-    "rms_norm_eps": 1e-06,
-    "rope_scaling": {
-        "beta_fast": 32,
-        "beta_slow": 1,
-        "factor": 40,
-        "mscale": 0.707,
-        "mscale_all_dim": 0.707,
-        "original_max_position_embeddings": 4_096,
-        "type": "yarn",
-    },
-    "rope_theta": 10_000,
-    "routed_scaling_factor": 1.0,
-    "scoring_func": "softmax",
-    "seq_aux": True,
-    "tie_word_embeddings": False,
-    "topk_group": 1,
-    "topk_method": "greedy",
-    "use_cache": True,
-    "v_head_dim": 128,
-    "vocab_size": 102_400,
-}
 
 
 @pytest.fixture
 def outline() -> Backbone:
-    return open_outline(config_from_dict(LITE))
+    return open_outline(config_from_dict(dict(DEEPSEEK_V2_LITE)))
 
 
 def test_parameters_are_those_of_the_paper(outline: Backbone) -> None:
@@ -102,6 +59,39 @@ def test_the_speech_parts_are_those_of_the_paper(outline: Backbone) -> None:
     assert count("adapter") == 2 * 4 * 1_024 * 7_168 + 7_168 * 2_048  # of stride 4
 
 
+def test_work_of_every_stage_is_that_of_the_arithmetic(outline: Backbone) -> None:
+    model = outline_model(outline)
+    expected = {"align": 10.16, "audio-experts": 12.9, "joint": 15.07}  # performance.md, section 5.4
+    for recipe in PIPELINE:
+        freeze_all_but(model, recipe.trains)
+        work = work_of(model, recipe.routing)
+        assert work.frozen_aware_flops <= work.six_n_flops == pytest.approx(15.07e9, rel=0.01)
+        if recipe.name in expected:
+            assert work.frozen_aware_flops == pytest.approx(expected[recipe.name] * 1e9, rel=0.01)
+    freeze_all_but(model, RELEASED_AUDIO_EXPERTS.trains)
+    assert work_of(model, RELEASED_AUDIO_EXPERTS.routing).frozen_aware_flops == pytest.approx(
+        14.3e9, rel=0.01
+    )
+
+
+def test_the_released_scripts_move_what_they_move(outline: Backbone) -> None:
+    model = outline_model(outline)
+    audio, text = RELEASED_AUDIO_EXPERTS, RELEASED_TEXT_EXPERTS
+    untied = 2 * 102_400 * 2_048 + 14 * 4_160 * 2_048 - 131_584 * 2_048  # one tied table is theirs
+    for recipe, moved in ((audio, 2.15e9), (text, 13.85e9)):  # method.md, section 9.1
+        names = freeze_all_but(model, recipe.trains)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert trained - untied == pytest.approx(moved, rel=0.01)
+        layers = {
+            name.partition(".self_attn.")[0].rsplit(".", 1)[-1] for name in names if "self_attn" in name
+        }
+        assert layers == {"0"}  # attention of no other layer
+        assert {name for name in names if name.endswith("mlp.gate.weight")}
+    assert [r.batch_size // r.max_positions * r.accumulate * 8 for r in RELEASED[:4]] == [144, 448, 160, 256]
+    assert RELEASED[4].batch_size // RELEASED[4].max_positions // 2 * RELEASED[4].accumulate * 8 == 256
+    assert all(recipe.optim.betas == (0.9, 0.999) for recipe in RELEASED)
+
+
 def test_memory_of_every_stage_is_that_of_the_arithmetic(outline: Backbone) -> None:
     plan = {stage.stage: stage for stage in plan_memory(outline)}
     expected = {  # method.md, section 10, and for several GPUs performance.md, section 5.2
@@ -118,4 +108,6 @@ def test_memory_of_every_stage_is_that_of_the_arithmetic(outline: Backbone) -> N
             given, rel=0.05
         )
         assert 4 <= stage.activation_bytes / GB <= 7
+    small = {name: plan[name].one_gpu_8bit_bytes - plan[name].activation_bytes for name in expected}
+    assert [small[name] / GB for name in expected] == pytest.approx([38.3, 12.2, 84.5, 95.7], rel=0.05)
     assert plan["audio-experts"].num_trained == pytest.approx(1.47e9, rel=0.01)

@@ -1,4 +1,4 @@
-"""A model and data of one's own at tiny size: what the tests of launched processes train through all stages."""
+"""A model and data of one's own at tiny size, for tests that train through all stages."""
 
 import json
 import sys

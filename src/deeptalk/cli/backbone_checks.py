@@ -21,8 +21,9 @@ from deeptalk.backbone.checkpoint import (
 from deeptalk.backbone.families import SELECTIONS
 from deeptalk.cli.checks import Finding
 from deeptalk.cli.conformance import Conformance, conform_all
-from deeptalk.cli.memory import GIB, StageMemory, plan_memory
+from deeptalk.cli.memory import StageMemory, plan_memory
 from deeptalk.errors import DeepTalkError
+from deeptalk.training.memory import GIB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,7 +160,7 @@ def _tokenizer(folder: Path, outline: Backbone) -> Finding:
 
 
 def _stage_memory(stage: StageMemory, gpus: Gpus) -> Finding:
-    ways = {"one GPU": stage.one_gpu_bytes}
+    ways = {"one GPU": stage.one_gpu_bytes, "one with 8-bit states": stage.one_gpu_8bit_bytes}
     if gpus.number > 1:
         ways |= {
             f"each of {gpus.number} (ZeRO-2)": stage.zero2_bytes(gpus.number),
@@ -175,6 +176,7 @@ def _stage_memory(stage: StageMemory, gpus: Gpus) -> Finding:
         **asdict(stage),
         "num_gpus": gpus.number,
         "one_gpu_bytes": stage.one_gpu_bytes,
+        "one_gpu_8bit_bytes": stage.one_gpu_8bit_bytes,
         "zero2_bytes": stage.zero2_bytes(gpus.number),
         "zero3_bytes": stage.zero3_bytes(gpus.number),
         "fits": fits,

@@ -7,6 +7,7 @@ import typer
 
 from deeptalk.cli.arguments import Json, Model
 from deeptalk.cli.bench_serving import latency, sessions
+from deeptalk.cli.bench_train import train
 
 if TYPE_CHECKING:
     from deeptalk.backbone import Backbone, RouterMask
@@ -22,6 +23,7 @@ def choices() -> None:
 
 bench.command()(latency)
 bench.command()(sessions)
+bench.command()(train)
 
 
 @bench.command()

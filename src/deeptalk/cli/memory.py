@@ -1,7 +1,7 @@
 """How much memory each stage of the paper takes on a backbone, by arithmetic on the meta device.
 
 Weights in bf16, and for every parameter that trains 14 bytes: a gradient in bf16, and in fp32 a master
-weight and Adam's two moments. Activations are counted with the states of every layer recomputed.
+weight and Adam's two moments; 4 with 8-bit states. Activations are counted with every layer recomputed.
 """
 
 from collections.abc import Iterator
@@ -15,11 +15,13 @@ from deeptalk.backbone.checkpoint import first_id
 from deeptalk.model import DeepTalk, DeepTalkConfig
 from deeptalk.model.encoder import EncoderConfig
 from deeptalk.recipes import PIPELINE, Recipe
+from deeptalk.training.memory import GRADIENT_BYTES, STATE_BYTES, STATE_BYTES_8BIT, WEIGHT_BYTES
 from deeptalk.training.parts import DialoguePart
 from deeptalk.training.trainable import freeze_all_but
 
-GIB = 2**30
-_WEIGHT_BYTES, _TRAINED_BYTES = 2, 14
+_WEIGHT_BYTES = WEIGHT_BYTES["bf16"]
+_TRAINED_BYTES = GRADIENT_BYTES["bf16"] + STATE_BYTES["bf16"]
+_TRAINED_BYTES_8BIT = GRADIENT_BYTES["bf16"] + STATE_BYTES_8BIT
 _ACTIVATION_BYTES = 13
 """For each position, layer and unit of width: 6 GB of DeepSeek-V2-Lite at 8 x 1,024 positions."""
 
@@ -37,6 +39,12 @@ class StageMemory:
     def one_gpu_bytes(self) -> int:
         """On a single GPU, or on each where nothing but the batch is divided."""
         return self.zero2_bytes(1)
+
+    @property
+    def one_gpu_8bit_bytes(self) -> int:
+        """On a single GPU with optimiser states of 8 bits, weights rounded by chance (`AdamW8bit`)."""
+        states = _TRAINED_BYTES_8BIT * self.num_trained
+        return _WEIGHT_BYTES * self.num_parameters + states + self.activation_bytes
 
     def zero2_bytes(self, num_gpus: int) -> int:
         """On each of several GPUs that divide gradients and optimiser states."""
@@ -73,10 +81,20 @@ def plan_memory(outline: Backbone) -> Iterator[StageMemory]:
 
 def outline_model(outline: Backbone) -> DeepTalk:
     """The paper's model around a backbone without numbers; of its experts the first ones serve audio."""
-    config: Any = outline.model.config
+    shape = outline.layers
+    with torch.device("meta"):
+        model = DeepTalk(config_around(outline), backbone=outline)
+    is_audio = torch.zeros(shape.num_moe_layers, shape.num_experts, dtype=torch.bool)
+    is_audio[:, : shape.experts_per_token] = True
+    model.split(is_audio)
+    return model
+
+
+def config_around(backbone: Backbone) -> DeepTalkConfig:
+    """The paper's model around a language model."""
+    config: Any = backbone.model.config
     part = PIPELINE[0].model
     assert isinstance(part, DialoguePart)
-    shape = outline.layers
     end = first_id(config.eos_token_id) or 0
     begin = first_id(config.bos_token_id)
     layout = replace(
@@ -85,20 +103,14 @@ def outline_model(outline: Backbone) -> DeepTalk:
         eos_id=end,
         bos_id=end if begin is None else begin,
     )
-    settings = DeepTalkConfig(
+    return DeepTalkConfig(
         encoder=EncoderConfig(mode="pad30"),
-        adapter=replace(part.adapter, out_width=outline.hidden_size),
+        adapter=replace(part.adapter, out_width=backbone.hidden_size),
         backbone=config.to_dict(),
         layout=layout,
         mel=part.mel,
         fusion=part.fusion,
     )
-    with torch.device("meta"):
-        model = DeepTalk(settings, backbone=outline)
-    is_audio = torch.zeros(shape.num_moe_layers, shape.num_experts, dtype=torch.bool)
-    is_audio[:, : shape.experts_per_token] = True
-    model.split(is_audio)
-    return model
 
 
 def _activation_bytes(recipe: Recipe, outline: Backbone) -> int:

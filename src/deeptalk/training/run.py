@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -30,6 +31,7 @@ from deeptalk.training.engine import build_accelerator
 from deeptalk.training.evaluate import evaluate
 from deeptalk.training.loop import StepReport, train
 from deeptalk.training.manifest import read_manifest
+from deeptalk.training.memory import check_memory, disk_shortage
 from deeptalk.training.metrics import MetricsWriter
 from deeptalk.training.preference import Preference
 from deeptalk.training.recipe import Recipe
@@ -42,6 +44,8 @@ from deeptalk.training.stage_text import TextStage
 from deeptalk.training.supervised import Supervised
 from deeptalk.training.text import TextLm
 from deeptalk.training.trainable import freeze_all_but
+
+logger = logging.getLogger(__name__)
 
 RECIPE = "recipe.json"
 METRICS = "metrics.jsonl"
@@ -119,11 +123,15 @@ def run_stage(
             told = progress if accelerator.is_main_process else silent
             stage = open_stage(recipe, places, dense=dense, progress=told)
         freeze_all_but(stage.model, recipe.trains)
+        check_memory(stage.model, recipe, device=accelerator.device, num_processes=accelerator.num_processes)
+        shortage = disk_shortage(stage.model, recipe, folder) if accelerator.is_main_process else ""
+        if shortage:
+            logger.warning(shortage)
         batches = stage.batches(rank=accelerator.process_index, world_size=accelerator.num_processes)
         held_out = stage.held_out()
         accelerator.wait_for_everyone()  # what was left there goes once all can begin
     if recipe.recompute != "none":
-        _recompute(stage.model, recipe)
+        recompute(stage.model, recipe)
     if compiled:
         _compile(stage.model)
     if recipe.num_steps is None:
@@ -178,7 +186,8 @@ def _share(recipe: Recipe, num_processes: int) -> Recipe:
     return dataclasses.replace(recipe, accumulate=recipe.accumulate // num_processes)
 
 
-def _recompute(model: nn.Module, recipe: Recipe) -> None:
+def recompute(model: nn.Module, recipe: Recipe) -> None:
+    """Let a model's backbone compute again in the backward pass what the recipe says."""
     backbones = [module for module in model.modules() if isinstance(module, Backbone)]
     if not backbones:
         raise ConfigError(f"recipe {recipe.name!r} has no backbone of which it could recompute anything.")
