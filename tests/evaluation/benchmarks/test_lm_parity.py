@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from stock_backbone import another_backbone, stock_tokenizer
+from tokenizers import Tokenizer, processors
+from transformers import AutoModelForCausalLM
 
 from deeptalk.cli.served import served
 from deeptalk.codec import SineCodec, save_codec
@@ -22,7 +23,6 @@ from deeptalk.model import save
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the harness's own
 
-BOS, EOS = 256, 257
 CHOICE = """
 task: tiny_choice
 dataset_path: json
@@ -68,19 +68,6 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def stock_tokenizer() -> PreTrainedTokenizerFast:
-    """Bytes as they are, behind BOS, as the stock library has it."""
-    split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that stand for themselves
-    hidden = [byte for byte in range(256) if byte not in shown]
-    vocab = {chr(byte): byte for byte in shown} | {chr(256 + n): byte for n, byte in enumerate(hidden)}
-    made = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    made.pre_tokenizer, made.decoder = split, decoders.ByteLevel()  # pyright: ignore
-    made.add_special_tokens(["<bos>", "<eos>"])
-    made.post_processor = processors.TemplateProcessing("<bos> $A", special_tokens=[("<bos>", BOS)])  # pyright: ignore
-    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<bos>", eos_token="<eos>")
-
-
 def test_the_backbone_through_our_class_is_the_stock_model(
     tasks: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,11 +75,7 @@ def test_the_backbone_through_our_class_is_the_stock_model(
     from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
     from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
-    folder = tasks / "backbone"
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        other = type(loaded.model.backbone.model)(loaded.model.backbone.model.config)  # not the model's own
-    other.save_pretrained(folder)
+    folder = another_backbone(loaded, tasks / "backbone")
     ours = lm_harness.register()(TextModel(text_backbone(loaded, folder).engine, batch_size=3))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     stock = HFLM(pretrained=model, tokenizer=stock_tokenizer(), device="cpu", batch_size=3, max_length=128)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from stock_backbone import another_backbone, stock_tokenizer
 
 from deeptalk.decoding import LoadedModel
 from deeptalk.errors import ConfigError
@@ -105,3 +106,30 @@ def test_without_opencompass_the_module_says_what_it_is_for(monkeypatch) -> None
     monkeypatch.delitem(sys.modules, NAME, raising=False)
     with pytest.raises(ConfigError, match="pip install opencompass"):
         importlib.import_module(NAME)
+
+
+@pytest.mark.filterwarnings("ignore")  # OpenCompass's own
+def test_the_backbone_is_what_opencompass_itself_makes_of_it(loaded, tmp_path) -> None:
+    pytest.importorskip("opencompass", reason="OpenCompass is installed apart")
+    from opencompass.models.huggingface import (  # pyright: ignore[reportMissingImports]
+        HuggingFaceCausalLM,
+    )
+
+    folder, tokenizer = another_backbone(loaded, tmp_path / "backbone"), stock_tokenizer()
+    tokenizer.pad_token = "<eos>"
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    stock = HuggingFaceCausalLM(
+        path=str(folder),
+        tokenizer_path=str(tmp_path / "tokenizer"),
+        model_kwargs={"torch_dtype": torch.float32},
+        max_seq_len=128,
+    )
+    sys.modules.pop(NAME, None)
+    module = importlib.import_module(NAME)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load", lambda name: loaded)
+        ours = module.DeepTalkModel("DIR", backbone=str(folder), max_seq_len=128)
+    texts = ["hello world", "a", "question abc", "12 + 7 ="]
+    assert ours.get_ppl(texts) == pytest.approx(list(stock.get_ppl(texts)), abs=1e-3)
+    assert ours.generate(texts, 5) == stock.generate(texts, 5)
+    assert [ours.get_token_len(text) for text in texts] == [stock.get_token_len(text) for text in texts]
