@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from deeptalk.codec import PocketCodec, PocketCodecConfig, SineCodec, load_codec, save_codec
 from deeptalk.errors import CheckpointError, ConfigError, DeepTalkError
+from deeptalk.experts import random_partition, write_partition
 from deeptalk.model.encoder import SpeechEncoder
 from deeptalk.model.weights import load, save_encoder
 from deeptalk.recipes import RECIPES
@@ -307,6 +308,17 @@ def test_experts_by_lot_stay_the_same_when_resumed(complete: Complete, root: Pat
     before = (root / recipe.name / "run" / "partition.json").read_bytes()
     list(run_stage(recipe, root=root, data=data))
     assert (root / recipe.name / "run" / "partition.json").read_bytes() == before
+
+
+def test_a_partition_of_another_backbone_is_refused(complete: Complete, root: Path, data: Path):
+    pretrain(complete, root)
+    complete(dialogue("pocket-align"))
+    recipe, places = dialogue("pocket-audio-experts"), Places(root=root, data=data)
+    foreign = random_partition(0, num_layers=7, num_experts=9, num_audio_experts=4, experts_per_token=3)
+    path = places.run(recipe.name) / "partition.json"
+    write_partition(path, foreign, options={}, provenance={})
+    with pytest.raises(ConfigError, match=r"another backbone's experts \(7 layers of 9 experts, 3 a token;"):
+        open_stage(recipe, places)
 
 
 def test_a_stage_goes_on_with_another_encoder_and_codec(complete: Complete, root: Path):

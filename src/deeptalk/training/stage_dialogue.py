@@ -175,7 +175,7 @@ class DialogueStage:
         """Algorithm 1, step 1; once found it is read again, so that a resumed run has the same experts."""
         path = self._partition_path()
         if path.is_file():
-            return read_partition(path)
+            return self._fitting(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         sources = (*how.audio, *how.text) if isinstance(how, ByLoad) else ()
         note = {"recipe": self.recipe.name, "starts_from": list(self.recipe.starts_from)}
@@ -195,6 +195,19 @@ class DialogueStage:
             )
         options = self.recipe.to_dict()["partition"]
         write_partition(path, partition, options=options, provenance=note, load=measured)
+        return partition
+
+    def _fitting(self, path: Path) -> ExpertPartition:
+        """The partition of a file, if it is one of this backbone's experts."""
+        partition, layers = read_partition(path), self.model.backbone.layers
+        given = (*partition.is_audio.shape, partition.experts_per_token)
+        wanted = (layers.num_moe_layers, layers.num_experts, layers.experts_per_token)
+        if given != wanted:
+            told = ["{} layers of {} experts, {} a token".format(*numbers) for numbers in (given, wanted)]
+            raise ConfigError(
+                f"{path} divides another backbone's experts ({told[0]}; this one has {told[1]}); make it "
+                "with `deeptalk profile` and `deeptalk partition` from this model, or remove it."
+            )
         return partition
 
     def _extra_experts(self, how: Copies | Appended) -> ExtraExperts:
