@@ -11,6 +11,7 @@ import pytest
 import run
 import spoken
 
+from deeptalk.cli.served import served
 from deeptalk.evaluation.questions import EvalItem
 
 
@@ -79,3 +80,18 @@ def test_every_client_is_pinned():
         else:
             assert re.fullmatch(r"\S+@\d+\.\d+\.\d+", run.version_of(client))
             assert (folder / "package-lock.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+def test_the_openai_package_asks_the_built_in_model(tmp_path: Path):
+    """Its script as `make test-clients` runs it, in this environment: a question of every category."""
+    pytest.importorskip("openai", reason="pip install openai to run it here; make test-clients has its own")
+    questions = run.write_questions(tmp_path / "questions", count=5)
+    script = [sys.executable, run.HERE / "openai-python" / "client.py"]
+    with served(log=tmp_path / "serve.log") as url:
+        base = url.replace("ws", "http", 1).removesuffix("/realtime")
+        outcome = run.converse(script, "openai-python", "manual", url=base, questions=questions)
+    assert outcome.trouble == ""
+    assert outcome.completed == 5
+    assert outcome.records[0]["right"]

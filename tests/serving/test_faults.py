@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from running import serve
 from test_server import ask, until
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
 from deeptalk.cli.served import told
 from deeptalk.decoding import LoadedModel
@@ -23,6 +24,7 @@ from deeptalk.evaluation.questions import EvalSet
 from deeptalk.serving.audio_formats import encode_pcm
 from deeptalk.serving.server import Server, bind
 from deeptalk.serving.service import Service
+from deeptalk.serving.watchdog import STUCK
 
 DEAF = 5
 
@@ -96,12 +98,36 @@ def test_a_network_that_drops_frees_the_slot(loaded: LoadedModel):
     serve(loaded, script, ping_seconds=0.2, answer_seconds=4.0)
 
 
+def test_a_device_that_has_failed_ends_sessions_and_server(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+):
+    """Its answer fails, every session is closed with 1011, and the exit status asks for a new process."""
+
+    async def script(server: Server, service: Service, url: str) -> None:
+        async with connect(url) as asking, connect(url) as other:
+
+            def fail(states: Any) -> Any:
+                raise torch.AcceleratorError("an illegal memory access was encountered")
+
+            monkeypatch.setattr(service.thread._engine, "step_together", fail)
+            await ask(asking)
+            for socket in (asking, other):
+                with pytest.raises(ConnectionClosedError) as closed:
+                    await until(socket, "never")
+                assert closed.value.rcvd is not None
+                assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, "engine_error")
+            assert not service.is_well
+
+    assert serve(loaded, script).exit_code == STUCK
+
+
 @pytest.mark.slow
 @pytest.mark.weights
 def test_a_process_that_is_told_to_go_lets_four_answers_end(tmp_path: Path):
     """SIGTERM: not ready, four answers to their end, sessions closed, exit status 0, and the port is free."""
     spoken = EvalSet(Path(str(files("deeptalk"))) / "assets" / "evaluation")
-    question = spoken.speech(next(item for item in spoken.items if not item.text_only).turns[0], sample_rate=24_000)
+    asked = next(item for item in spoken.items if not item.text_only)
+    question = spoken.speech(asked.turns[0], sample_rate=24_000)
     command = [
         sys.executable,
         "-m",

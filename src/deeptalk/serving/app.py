@@ -1,5 +1,6 @@
 """The ASGI application: routes, and the guard around all of them."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -46,6 +47,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         watchdog = Watchdog(lambda: service.thread.silent_seconds, patience_seconds=service.patience_seconds)
+        loop = asyncio.get_running_loop()
+        service.thread.on_broken = lambda: loop.call_soon_threadsafe(service.give_up)
         service.thread.start()
         watchdog.start()
         yield

@@ -20,11 +20,16 @@ RAW = {"pcm16": "audio/pcm", "pcm": "audio/pcm"}
 """16-bit little-endian samples without a header."""
 
 
-def check_form(form: object) -> str:
-    """A kind of file that can be written here; ``invalid_value`` for any other."""
-    known = [
+def known_forms() -> list[str]:
+    """The kinds of file for which there is an encoder here."""
+    return [
         name for name, (container, coding, _) in FORMS.items() if soundfile.check_format(container, coding)
     ]
+
+
+def check_form(form: object) -> str:
+    """A kind of file that can be written here; ``invalid_value`` for any other."""
+    known = known_forms()
     if not isinstance(form, str) or form not in (*known, *RAW):
         raise ClientError("invalid_value", f"The format must be one of {', '.join((*known, *RAW))}.")
     return form

@@ -16,6 +16,8 @@ from threading import Event, Thread
 from typing import Protocol
 from weakref import WeakSet
 
+import torch
+
 from deeptalk.decoding import DecodingOptions, DialogueState, Limits, LoadedModel
 from deeptalk.decoding.speech import Voicing
 from deeptalk.errors import DeepTalkError
@@ -114,7 +116,8 @@ class _Hearing:
 class ModelThread:
     """Sessions hand over what they want; it is done between two steps. Public methods are for any thread.
 
-    Memories and outlets are made, and gauges taken, on one thread: the event loop's.
+    Memories and outlets are made, and gauges taken, on one thread: the event loop's. After an error that
+    leaves the accelerator unusable the thread ends, and tells ``on_broken``.
     """
 
     def __init__(
@@ -131,6 +134,8 @@ class ModelThread:
         self._wake = Event()
         self._is_stopping = False
         self._is_ready = False
+        self._is_broken = False
+        self.on_broken: Callable[[], None] = lambda: None
         self._ears: deque[_Hearing] = deque()
         self._waiting: deque[_Waiting] = deque()
         self._answering: list[_Answering] = []
@@ -245,7 +250,7 @@ class ModelThread:
 
     def _run(self) -> None:
         self._warm_up()
-        while not self._is_stopping:
+        while not self._is_stopping and not self._is_broken:
             self.last_beat = self._now()
             self._wake.clear()
             try:
@@ -262,6 +267,8 @@ class ModelThread:
             self._end(answering)
         for working in self._jobs:
             working.tell(BusyError("The server is going down."))
+        if self._is_broken:
+            self.on_broken()
 
     def _warm_up(self) -> None:
         try:
@@ -467,6 +474,8 @@ class ModelThread:
         if not isinstance(error, DeepTalkError):
             _logger.error("An answer failed: %s", type(error).__name__, exc_info=error)
             self.metrics.count("deeptalk_engine_faults_total")
+        if isinstance(error, torch.AcceleratorError):  # every later call would fail as well
+            self._is_broken = True
 
     def _fail(self, request: Request, error: Exception) -> None:
         """Tell the session."""

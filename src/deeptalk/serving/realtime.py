@@ -19,7 +19,7 @@ from deeptalk.serving.items import Conversation, Item, ears_of, new_id, read_ite
 from deeptalk.serving.model_thread import BusyError, ModelThread, Request
 from deeptalk.serving.outlet import Ended
 from deeptalk.serving.response import Response
-from deeptalk.serving.settings import Settings, merged, new_session, read_settings, updated
+from deeptalk.serving.settings import WITHOUT_EFFECT, Settings, merged, new_session, read_settings, updated
 from deeptalk.serving.transcripts import InputTranscripts
 from deeptalk.serving.turns import HEARD_RATE, Ear, Said, Turn
 from deeptalk.serving.wire import ClientError, parse_base64, parse_json
@@ -85,6 +85,7 @@ class RealtimeSession:
         self._answering: asyncio.Task[None] | None = None
         self._errors: deque[float] = deque()
         self._progress = asyncio.Event()
+        self._has_told_idle = False
         self._ear: Ear | None = None
         self._ears: list[Ear] = []
         self._instructions: Said | None = None
@@ -209,6 +210,10 @@ class RealtimeSession:
                 f"A session has at most {MAX_SESSION_CHARACTERS} characters.",
                 param="session",
             )
+        idle = [name for name in WITHOUT_EFFECT if name in given]
+        if idle and not self._has_told_idle:
+            self._has_told_idle = True
+            _logger.debug("session %s: kept without effect: %s", session["id"], ", ".join(idle))
         before, self._settings = self._settings, settings
         self._session = session
         if (before.audio_in, before.turn_detection) != (settings.audio_in, settings.turn_detection):

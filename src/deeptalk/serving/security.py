@@ -152,7 +152,8 @@ async def refuse(
     if scope["type"] == "websocket":
         await receive()
         if "websocket.http.response" not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "code": 1008, "reason": refusal.code})
+            code = 1013 if refusal.status in (429, 503) else 1008
+            await send({"type": "websocket.close", "code": code, "reason": refusal.code})
             return
     body = error_body(refusal.message, code=refusal.code)
     await JSONResponse(body, status_code=refusal.status, headers=headers)(scope, receive, send)

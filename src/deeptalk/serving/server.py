@@ -16,6 +16,7 @@ from deeptalk.serving.logs import tell_without_traceback
 from deeptalk.serving.security import Guard
 from deeptalk.serving.service import Service
 from deeptalk.serving.tls import Certificate
+from deeptalk.serving.watchdog import STUCK
 
 _logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
         self.exit_code = 0
+        service.on_broken = self._break
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until the end."""
@@ -46,6 +48,10 @@ class Server(uvicorn.Server):
         else:
             self._service.is_draining = True
             self._loop.call_soon_threadsafe(self._begin_to_drain)
+
+    def _break(self) -> None:
+        _logger.critical("the device has failed: the process ends, to be started again")
+        self.exit_code, self.should_exit = STUCK, True
 
     def _begin_to_drain(self) -> None:
         self._draining = asyncio.ensure_future(self._drain())

@@ -91,6 +91,7 @@ class Service:
         self.admission = Admission(thread.limits)
         self.patience_seconds = patience_of(thread.loaded)
         self.is_draining = False
+        self.on_broken: Callable[[], None] = lambda: None
         self._held: Counter[str] = Counter()
         self._sessions: dict[RealtimeSession, asyncio.Event] = {}
 
@@ -158,6 +159,13 @@ class Service:
         finally:
             del self._sessions[session]
             await session.close()
+
+    def give_up(self) -> None:
+        """The model can't be used any more: every session is closed, and ``on_broken`` ends the process."""
+        self.is_draining, self.leaves_with = True, (1011, "engine_error")
+        for leaving in self._sessions.values():
+            leaving.set()
+        self.on_broken()
 
     async def drain(self) -> None:
         """Refuse new work, let running answers end, and ask every session to close."""

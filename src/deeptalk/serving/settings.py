@@ -17,6 +17,12 @@ EAGERNESS = {"low": (1000, 8000), "medium": (600, 4000), "auto": (600, 4000), "h
 """The milliseconds that end a turn under ``semantic_vad``, which is server VAD here: of silence, and of
 nothing but sounds that are too short to be speech."""
 
+WITHOUT_EFFECT = (
+    *("model", "tools", "tool_choice", "tracing", "include", "prompt", "reasoning", "parallel_tool_calls"),
+    "speed",
+)
+"""What clients set and is only kept."""
+
 NEVER_MS = 2**40
 
 IDLE_TIMEOUT_MS = (5_000, 30_000)

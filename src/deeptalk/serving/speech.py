@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from deeptalk.audio import decode_waveform, split_at_pauses
 from deeptalk.decoding import DecodingOptions
 from deeptalk.serving.audio_formats import encode_pcm
-from deeptalk.serving.files import RAW, check_form, encode_file, media_type
+from deeptalk.serving.files import RAW, check_form, encode_file, known_forms, media_type
 from deeptalk.serving.http import (
     Answering,
     Handler,
@@ -47,7 +47,7 @@ def speech_route(service: Service) -> Handler:
     @tells_errors
     async def speech(request: HttpRequest) -> Response:
         body = parse_json(await read_body(request, most=service.limits.max_body_bytes))
-        text, form = body.get("input"), check_form(body.get("response_format") or "mp3")
+        text, form = body.get("input"), check_form(body.get("response_format") or _usual_form())
         if not isinstance(text, str) or not text.strip() or len(text) > MAX_CHARACTERS:
             raise ClientError(
                 "invalid_value", f"input must be 1 to {MAX_CHARACTERS} characters of text.", param="input"
@@ -75,6 +75,11 @@ def transcription_route(service: Service) -> Handler:
             return await unless_gone(request, _transcribed(service, answering, samples, form))
 
     return transcription
+
+
+def _usual_form() -> str:
+    """What a client gets that asks for no kind of file."""
+    return "mp3" if "mp3" in known_forms() else "wav"
 
 
 def sentences(text: str) -> list[str]:
