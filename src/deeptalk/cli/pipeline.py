@@ -124,7 +124,7 @@ class _Stage:
 
     def show(self, show: Show) -> None:
         """The last line of the metrics as a bar."""
-        last = _last_line(self.metrics)
+        last = last_line(self.metrics)
         if last:
             report = json.loads(last)
             show(self.recipe.name, report["step"], report["num_steps"], f"loss {report['loss']:.3f}")
@@ -160,7 +160,7 @@ def _environments(number: int) -> list[dict[str, str]]:
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number)]
 
 
-def _last_line(path: Path) -> str:
+def last_line(path: Path) -> str:
     """The last whole line of a file that another process is writing; empty where there is none."""
     if not path.is_file():
         return ""

@@ -44,8 +44,8 @@ def tables(variants: Sequence[str]) -> tuple[Table, ...]:
     return (*TABLES, forgetting(variants))
 
 
-def build_report(places: Places, variants: Sequence[str], *, recipes_of: RecipesOf) -> Report:
-    """The report of all results that are there and current.
+def read_all(places: Places, variants: Sequence[str], *, recipes_of: RecipesOf) -> dict[str, Sequence[Run]]:
+    """Everything that is there, by the names that the tables' rows use.
 
     ``variants`` are the names of the runs that are trained; ``recipes_of`` gives their recipes of today.
 
@@ -53,22 +53,25 @@ def build_report(places: Places, variants: Sequence[str], *, recipes_of: Recipes
         DataError: a file of results can't be read.
     """
     trained = read_runs(places.runs, variants, recipes_of=recipes_of)
-    found = trained | read_shipped(places.assets, places.report if places.report.is_file() else None)
     model = shipped_hash(places.assets)
+    found: dict[str, Sequence[Run]] = {**trained}
+    found |= read_shipped(places.assets, places.report if places.report.is_file() else None)
     found[CASCADE] = read_measured(places.runs / f"{CASCADE}.json", CASCADE, model=model)
     found[LATENCY] = read_latency(places.runs / f"{LATENCY}.json", model=model)
-    found |= read_rows(places.runs / f"{TABLE_1}.json") | _loads(places, trained)
+    return found | read_rows(places.runs / f"{TABLE_1}.json") | _loads(places, trained)
+
+
+def build_report(places: Places, variants: Sequence[str], *, recipes_of: RecipesOf) -> Report:
+    """The report of all that `read_all` finds."""
+    found = read_all(places, variants, recipes_of=recipes_of)
     stages = {name: [recipe.name for recipe in recipes_of(name, 1)] for name in variants}
+    parts = tuple(
+        Part(table=table, cells=cells_of(table, found, stages=stages), finding=finding(table.name, found))
+        for table in tables(variants)
+    )
     return Report(
-        parts=tuple(
-            Part(
-                table=table,
-                cells=cells_of(table, found, stages=stages),
-                finding=finding(table.name, found),
-            )
-            for table in tables(variants)
-        ),
-        runs=trained,
+        parts=parts,
+        runs={name: found[name] for name in variants if name in found},
         figure=places.figure.read_bytes() if places.figure.is_file() else None,
     )
 

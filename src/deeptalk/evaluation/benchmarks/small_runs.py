@@ -83,7 +83,7 @@ class Run:
 def read_runs(folder: Path, variants: Sequence[str], *, recipes_of: RecipesOf) -> dict[str, tuple[Run, ...]]:
     """The runs of some variants by name, one for each seed.
 
-    A stage counts as long as its recipe and those before it have the hashes of today.
+    A stage counts as long as its recipe and those before it give what those of today give.
 
     Raises:
         DataError: a file is no result of a run.
@@ -187,7 +187,8 @@ def read_rows(path: Path) -> dict[str, tuple[Run, ...]]:
             for part in ("answers", "hard"):
                 scores |= _list_scores(part, row.get(part) or {})
             about = row.get("about") or {}
-            recipe_hash = str(row.get("recipe_hash") or f"model {about.get('model')}")
+            after = values.get("preference") if name.startswith("dpo") else None
+            recipe_hash = after["recipe_hash"] if after else f"model {about.get('model')}"
             stage = StageRun(name=name, recipe_hash=recipe_hash, scores=scores)
             found[name] = (Run(name=name, about=label, **_where(about), stages=(stage,)),)
         floor = {}
@@ -251,7 +252,11 @@ def _run(path: Path, name: str, seed: int, recipes: Sequence[Any]) -> Run:
 
 
 def _is_current(stage: Mapping[str, Any], recipe: Any) -> bool:
-    return (stage["recipe"], stage["recipe_hash"]) == (recipe.name, recipe.hash)
+    """Whether a stage is of a recipe, which may have gained settings with a default since."""
+    if stage["recipe"] != recipe.name:
+        return False
+    values = stage.get("recipe_values")
+    return stage["recipe_hash"] == recipe.hash if values is None else recipe.makes_the_same_as(values)
 
 
 def _stage(values: Mapping[str, Any]) -> StageRun:

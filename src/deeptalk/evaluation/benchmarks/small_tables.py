@@ -135,8 +135,8 @@ TABLE_1 = Table(
             ("VITA-1.5", "8.44", "2.63", "–"),
         ),
     ),
-    note="Pocket is English only. The paper's en stands beside right answers of the set, its hard list beside "
-    "rows of numbers and repeated words. A frame is 85 ms.",
+    note="Pocket is English only. The paper's en stands beside right answers of the set, its hard list "
+    "beside rows of numbers and repeated words. A frame is 85 ms.",
 )
 
 TABLE_2 = Table(
