@@ -127,6 +127,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(
         (("--baseline", backbone, "--task", "mmlu"), "no harness"),
         (("--baseline", backbone, "--task", "mmlu", "--questions", questions), "leave it out, or --task"),
         (("--baseline", backbone, "--cache", tmp_path / "kept"), "name a --task too"),
+        (("--baseline", backbone, "--run-unsafe-code"), "name a --task too"),
         (("--baseline", backbone, "--out", "/proc/x/y"), "can't be written"),
     ):
         lines = run("--model", model_folder, "--out", out, *options, code=2).stderr.splitlines()

@@ -101,7 +101,9 @@ def converse(
 
 def score_duplex(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A task of the bench, with its outputs.")],
-    task: Annotated[str, typer.Option("--task", metavar="NAME", help="pause, turn_taking or interruption.")],
+    task: Annotated[
+        str, typer.Option("--task", metavar="NAME", help="pause, backchannel, turn_taking or interruption.")
+    ],
     has_timing: Annotated[
         bool,
         typer.Option("--timing", help="Stop and response latency; writes ID/latency_intervals.json."),

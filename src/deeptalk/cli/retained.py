@@ -1,5 +1,6 @@
 """``deeptalk eval text``: what speech has cost of the text, task by task."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,12 @@ def text(
         int | None,
         typer.Option("--max-length", metavar="N", help="Tokens the harness may show the model.", min=2),
     ] = None,
+    runs_code: Annotated[
+        bool,
+        typer.Option(
+            "--run-unsafe-code", help="Let tasks run what the model writes (HumanEval, MBPP); no sandbox."
+        ),
+    ] = False,
     cache: Annotated[
         Path | None,
         typer.Option("--cache", metavar="DIR", help="Keeps the harness's answers: a stopped run goes on."),
@@ -74,21 +81,24 @@ def text(
 
     if tasks and questions is not None:
         raise ConfigError("--questions is of the pocket domain; leave it out, or --task.")
-    if not tasks and (task_folder or cache or max_length) is not None:
-        raise ConfigError("--task-folder, --max-length and --cache are for the harness; name a --task too.")
+    if not tasks and ((task_folder or cache or max_length) is not None or runs_code):
+        raise ConfigError(
+            "--task-folder, --max-length, --cache and --run-unsafe-code are for the harness; name a --task "
+            "too."
+        )
     if out is not None:
         check_place(out)
     if tasks:
-        engine, ask = _harness(tasks, task_folder, limit, batch_size, max_length, cache)
+        engine, ask = _harness(tasks, task_folder, limit, batch_size, max_length, cache, runs_code)
     else:
         engine, ask = _own(questions, limit)
     loaded = open_model(model)
     bare = text_backbone(loaded, baseline)
     scores = []
     with bars() as show:
-        for number, one in enumerate((loaded, bare)):
-            show("models", number, 2, "backbone" if number else "model")
-            scores.append(ask(one))
+        for number, (name, one) in enumerate({"model": loaded, "backbone": bare}.items()):
+            show("models", number, 2, name)
+            scores.append(ask(one, lambda done, total, name=name: show(f"texts, {name}", done, total)))
         show("models", 2, 2)
     found = retained(*scores, seed=seed)
     drop = mean_drop(found)
@@ -130,7 +140,7 @@ def _own(questions: Path | None, limit: int | None) -> tuple[dict[str, Any], Any
 
     asked = EvalSet(questions or QUESTIONS)
 
-    def ask(loaded: "LoadedModel") -> "TaskScores":
+    def ask(loaded: "LoadedModel", progress: Callable[[int, int], None]) -> "TaskScores":
         run = PocketEvaluation(loaded, asked, voice=loaded.voices[0], limit=limit)
         run.text_to_text()
         category = {item.id: item.category for item in asked.items}
@@ -150,6 +160,7 @@ def _harness(
     batch_size: int,
     max_length: int | None,
     cache: Path | None,
+    runs_code: bool,
 ) -> tuple[dict[str, Any], Any]:
     """Tasks of lm-evaluation-harness; ConfigError where it is not installed."""
     from deeptalk.evaluation.benchmarks.lm_harness import harness_version, register, run_tasks
@@ -158,11 +169,11 @@ def _harness(
 
     register()
 
-    def ask(loaded: "LoadedModel") -> "TaskScores":
-        model = TextModel(loaded.engine, batch_size=batch_size, max_positions=max_length)
+    def ask(loaded: "LoadedModel", progress: Callable[[int, int], None]) -> "TaskScores":
+        model = TextModel(loaded.engine, batch_size=batch_size, max_positions=max_length, progress=progress)
         kept = None if cache is None else cache / f"{model_hash(loaded.model)}-{model.max_positions}"
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
-        return run_tasks(model, tasks, folder=folder, limit=limit, cache=kept)
+        return run_tasks(model, tasks, folder=folder, limit=limit, cache=kept, runs_code=runs_code)
 
     return {"scorer": "lm-eval", "version": harness_version(), "data": None, "normalizer": None}, ask

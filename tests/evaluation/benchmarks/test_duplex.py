@@ -100,7 +100,7 @@ def test_a_missing_reply_takes_no_other_samples_place(bench: Path) -> None:
 
 
 def test_what_is_wrong_with_a_folder_is_told(bench: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'chat'; there are: pause, turn_taking, interruption"):
+    with pytest.raises(ConfigError, match="'chat'; there are: pause, backchannel, turn_taking"):
         read_samples(bench, "chat")
     with pytest.raises(DataError, match=r"no folders with an input\.wav"):
         read_samples(bench / "00", "pause")

@@ -174,3 +174,12 @@ def test_the_backbone_of_a_model_with_another_tokenizer_is_refused(loaded: Loade
     other.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(DataError, match="its tokenizer is not the model's"):
         text_backbone(loaded, tmp_path)
+
+
+def test_progress_is_told_to_the_last_text(loaded: LoadedModel) -> None:
+    seen: list[tuple[int, int]] = []
+    model = TextModel(loaded.engine, batch_size=4, progress=lambda done, total: seen.append((done, total)))
+    model.log_likelihoods(PAIRS[:10])
+    assert (seen[-1], len(seen)) == ((10, 10), 3)
+    model.continue_texts(["", "ab", "abc"], Continuation(max_tokens=2))
+    assert seen[-1] == (3, 3)

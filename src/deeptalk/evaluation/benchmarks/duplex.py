@@ -39,6 +39,7 @@ class Task:
 
 TASKS: Mapping[str, Task] = {
     "pause": Task(should_take=False),
+    "backchannel": Task(should_take=False),
     "turn_taking": Task(should_take=True, file="turn_taking.json", place=0),
     "interruption": Task(should_take=True, file="interrupt.json", place=1),
 }

@@ -9,6 +9,7 @@ classes of others, so its command line is started from here::
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
+from os import environ
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ def run_tasks(
     folder: Path | None = None,
     limit: int | None = None,
     cache: Path | None = None,
+    runs_code: bool = False,
 ) -> dict[str, list[float]]:
     """By task and metric (``TASK/METRIC``, with the harness's filter if it has a name) every item's score.
 
@@ -140,6 +142,8 @@ def run_tasks(
         limit: the first items of every task only.
         cache: a file to keep answers in, so that a run that was stopped goes on; of one model and one
             ``max_positions`` only, since the harness knows an answer by its request alone.
+        runs_code: whether tasks may run what the model writes (HumanEval, MBPP), as the harness does: in
+            processes of their own with a time limit, not in a sandbox.
 
     Raises:
         ConfigError: the harness is not installed, or knows no such task.
@@ -154,6 +158,8 @@ def run_tasks(
         raise ConfigError(
             f"lm-evaluation-harness has no task {', '.join(unknown)}; `lm-eval ls tasks` lists all."
         )
+    if runs_code:
+        environ["HF_ALLOW_CODE_EVAL"] = "1"  # the metric asks once more
     try:
         found: Any = simple_evaluate(
             model=made(model),
@@ -162,6 +168,7 @@ def run_tasks(
             use_cache=None if cache is None else str(cache),
             bootstrap_iters=0,
             task_manager=manager,
+            confirm_run_unsafe_code=runs_code,
         )
     except (OSError, ValueError, ImportError) as error:  # what `datasets` raises for data that is not here
         reason = (str(error) or repr(error)).splitlines()[0]

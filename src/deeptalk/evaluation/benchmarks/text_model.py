@@ -4,7 +4,7 @@ Prompts are raw text on row T: no template, no speech, the codec streams on PAD_
 benchmarks of table 3. Log-probabilities are over the rows of the text head, in float32.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,11 +69,16 @@ class TextModel:
     """Asks one model in batches of like length; answers come in the order of the requests.
 
     A text begins with BOS where the model's template does, else an empty context is EOS. What is longer than
-    ``max_positions`` loses its beginning.
+    ``max_positions`` loses its beginning. ``progress`` is told how many texts of how many are done.
     """
 
     def __init__(
-        self, engine: DecodingEngine, *, batch_size: int = 8, max_positions: int | None = None
+        self,
+        engine: DecodingEngine,
+        *,
+        batch_size: int = 8,
+        max_positions: int | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         model = engine.model
         if model.tokenizer is None:
@@ -87,6 +92,7 @@ class TextModel:
                 f"batch_size must be >= 1 and max_positions >= 2, got {batch_size} and {longest}."
             )
         self.engine, self.batch_size, self.max_positions = engine, batch_size, longest
+        self._progress = progress
         self._model, self._tokenizer, self._layout = model, model.tokenizer, engine.layout
         self._router_mask = _own_router_mask(model)
 
@@ -215,9 +221,12 @@ class TextModel:
         order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
         alone = [i for i in order if lengths[i] == 1]
         order = order[: len(order) - len(alone)]
-        for start in range(0, len(order), self.batch_size):
-            yield order[start : start + self.batch_size]
-        yield from ([i] for i in alone)
+        groups = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
+        num_done = 0
+        for group in [*groups, *([i] for i in alone)]:
+            yield group
+            num_done += len(group)
+            self._progress(num_done, len(lengths))
 
 
 def _own_router_mask(model: DeepTalk) -> RouterMask | None:
