@@ -97,7 +97,7 @@ def register() -> type[Any]:
             if backbone is not None:
                 loaded = text_backbone(loaded, Path(backbone))
             talker = loaded.model
-            if device is not None:
+            if device is not None and _is_here(device):
                 talker.to(device)
             size = int(batch_size) if str(batch_size).isdecimal() else 8
             self.name = model if backbone is None else f"{model} on {backbone}"
@@ -122,6 +122,13 @@ def register() -> type[Any]:
 
     _registered.append(HarnessModel)
     return HarnessModel
+
+
+def _is_here(device: str) -> bool:
+    """False for a GPU where there is none: the harness's command line asks for cuda:0 of itself."""
+    from torch.cuda import is_available
+
+    return not device.startswith("cuda") or is_available()
 
 
 def run_tasks(
