@@ -16,12 +16,13 @@ WAYS = {
     "zero2": ("--use_deepspeed", "--zero_stage", "2"),
     "zero2-offload": ("--use_deepspeed", "--zero_stage", "2", "--offload_optimizer_device", "cpu"),
     "zero3": ("--use_deepspeed", "--zero_stage", "3"),
+    "fsdp2": ("--use_fsdp", "--fsdp_version", "2"),  # written for GPUs; torch runs it by gloo, too
 }
 DEEPSPEED = pytest.mark.skipif(
     find_spec("deepspeed") is None, reason="needs deeptalk[deepspeed]: make test-large"
 )
 WITH_DEEPSPEED = [
-    pytest.param(way, marks=() if way == "ddp" else DEEPSPEED) for way in ("ddp", "zero2", "zero3")
+    pytest.param(way, marks=DEEPSPEED if "zero" in way else ()) for way in ("ddp", "fsdp2", "zero2", "zero3")
 ]
 pytestmark = pytest.mark.slow
 

@@ -98,6 +98,11 @@ class Backbone(nn.Module):
         """The stock blocks that hold a router and experts, first layer to last."""
         return tuple(self.model.get_submodule(name) for name in self.block_names)
 
+    def decoder_layers(self) -> tuple[nn.Module, ...]:
+        """The stock decoder layers, first to last."""
+        stack: Any = self.model.base_model
+        return tuple(stack.layers)
+
     def keep(self, *layers: int) -> None:
         """Let every forward give the states after these decoder layers too; 1 is the first.
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, patch_environment
 from torch import Tensor, nn
 
 from deeptalk.errors import ConfigError
@@ -72,22 +72,21 @@ def build_accelerator() -> Accelerator:
     """The device and the processes that this run was launched with.
 
     Raises:
-        ConfigError: it was launched for something that this machine can't do.
+        ConfigError: it was launched with the first FSDP.
     """
     only_cpu = not torch.accelerator.is_available()
-    if only_cpu and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        raise ConfigError(
-            "FSDP needs GPUs: on CPUs Accelerate would take DDP instead without a word; launch with "
-            "--use_deepspeed --zero_stage 2 or 3, or without either."
-        )
+    if is_fsdp() and os.environ.get("FSDP_VERSION", "1") != "2":
+        raise ConfigError("launch FSDP with --fsdp_version 2; the first one is not supported.")
     # every process reads its own weights; told nothing, the launcher's ZeRO-3 would have them read in parts
     os.environ.setdefault("ACCELERATE_DEEPSPEED_ZERO3_INIT", "false")
-    # told that there is no accelerator, Accelerate joins CPU processes by gloo
-    return Accelerator(
-        cpu=only_cpu,
-        mixed_precision="no",  # the recipe says it
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    # FsdpEngine asks torch itself: on CPUs Accelerate would take DDP instead without a word
+    with patch_environment(ACCELERATE_USE_FSDP="false") if is_fsdp() else nullcontext():
+        # told that there is no accelerator, Accelerate joins CPU processes by gloo
+        return Accelerator(
+            cpu=only_cpu,
+            mixed_precision="no",  # the recipe says it
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
 
 
 def is_zero() -> bool:
@@ -95,12 +94,21 @@ def is_zero() -> bool:
     return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
+def is_fsdp() -> bool:
+    """Whether the launcher asked for FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
 def build_engine(task: Task, *, recipe: Recipe, accelerator: Accelerator) -> Engine:
-    """The engine that the run was launched with: DeepSpeed's ZeRO, or the whole model in every process."""
+    """The engine that the run was launched with: ZeRO, FSDP2, or the whole model in every process."""
     if is_zero():
         from deeptalk.training.zero import ZeroEngine
 
         return ZeroEngine(task, recipe=recipe, accelerator=accelerator)
+    if is_fsdp():
+        from deeptalk.training.fsdp import FsdpEngine
+
+        return FsdpEngine(task, recipe=recipe, accelerator=accelerator)
     return WholeEngine(task, recipe=recipe, accelerator=accelerator)
 
 

@@ -28,7 +28,14 @@ from deeptalk.training.checkpoint import (
     set_generators,
     write_whole,
 )
-from deeptalk.training.engine import WholeEngine, any_process, build_accelerator, build_engine, is_zero
+from deeptalk.training.engine import (
+    WholeEngine,
+    any_process,
+    build_accelerator,
+    build_engine,
+    is_fsdp,
+    is_zero,
+)
 from deeptalk.training.interruption import Interruption
 from deeptalk.training.manifest import read_manifest
 from deeptalk.training.objective import Objective, Task
@@ -340,9 +347,9 @@ class _Run:
             num_processes=self.accelerator.num_processes,
             is_same=is_same,
         )
-        if progress.format_version != IN_PARTS and is_zero():
+        if progress.format_version != IN_PARTS and (is_zero() or is_fsdp()):
             raise CheckpointError(
-                f"{start} was written by a run that was not launched with DeepSpeed; go on without it, or "
+                f"{start} was written by a run that held its model whole; go on without ZeRO and FSDP, or "
                 "begin again (--anew)."
             )
         return progress

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from deeptalk.errors import ConfigError
-from deeptalk.training.engine import is_zero
+from deeptalk.training.engine import is_fsdp, is_zero
 from deeptalk.training.optim import AdamW8bit
 from deeptalk.training.recipe import Recipe
 
@@ -42,6 +42,8 @@ def least_bytes(model: nn.Module, recipe: Recipe, *, num_processes: int = 1) -> 
         states = 0 if offloaded else states // num_processes
         gradients //= num_processes if config["stage"] >= 2 else 1
         weights //= num_processes if config["stage"] == 3 else 1
+    elif is_fsdp():
+        return (weights + gradients + states) // num_processes
     return weights + gradients + states
 
 
