@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: talk serve test test-clients test-page screenshots bench-serving soak soak-turns fuzz check fix reproduce synthesisers clean
+.PHONY: talk serve test test-clients test-page screenshots bench-serving soak soak-turns fuzz test-large kills check fix reproduce synthesisers clean
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -53,6 +53,22 @@ soak-turns: .venv/ready
 # Whatever clients send: so many sequences of events, requests and files, drawn anew each time.
 fuzz: .venv/ready
 	FUZZ_EXAMPLES=$(or $(EXAMPLES),10000) $(BIN)/pytest tests/serving/test_fuzz.py
+
+# Training divided among processes; DeepSpeed and torchao stand in an environment beside .venv, whose packages it sees.
+test-large: build/large/ready
+	build/large/bin/python -m pytest -rs tests/training/test_launched.py tests/training/test_large.py
+
+build/large/ready: .venv/ready
+	python3 -m venv build/large
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])" > build/large/base.txt
+	build/large/bin/python -c "import sysconfig, pathlib as p; p.Path(sysconfig.get_paths()['purelib'], 'base.pth').write_text(p.Path('build/large/base.txt').read_text() + '$(CURDIR)/src')"
+	build/large/bin/pip install -q "deepspeed==0.19.8"
+	build/large/bin/pip install -q --no-deps "torchao>=0.14"
+	touch $@
+
+# A run that is killed fifty times, twenty of them while it saves, has to end as one that was not.
+kills: .venv/ready
+	$(BIN)/python tests/training/kills.py --kills 50 --in-saves 20 --out benchmarks/results/kills.json
 
 check: .venv/ready
 	$(BIN)/ruff format --check src tests
