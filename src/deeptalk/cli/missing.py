@@ -37,9 +37,7 @@ def run_missing(
     jobs = missing_jobs(tables, root=root, places=places, seeds=seeds)
     if any(job.name not in WITHOUT_DATA for job in jobs):
         prepare_data(root / "data", workers=workers, show=show)
-    is_done = not jobs or run_jobs(jobs, processes=processes, show=show)
-    _keep_load(root, places)
-    return is_done
+    return not jobs or run_jobs(jobs, processes=processes, show=show)
 
 
 def missing_jobs(tables: "Sequence[Table]", *, root: Path, places: "Places", seeds: int) -> list[Job]:
@@ -112,7 +110,7 @@ def _measuring_jobs(lacking: set[str], root: Path, places: "Places") -> list[Job
     cascade = job("cascade", *module, "deeptalk.cli.cascade", "pocket", str(runs / "cascade.json"))
     preference = job("preference", *module, "deeptalk.cli.preferred", str(root), str(runs))
     latency = ("eval", "latency", "--turns", "20", "--allow-busy", "--out", str(runs / "latency.json"))
-    load = ("profile", "--data", str(root / "data"), "--batches", "24", "--out", str(runs / "load.json"))
+    load = ("profile", "--data", str(root / "data"), "--batches", "8", "--out", str(runs / "load.json"))
     served = (
         ({"cascade"}, cascade),
         ({"top-k 1", "top-k 10", "dpo top-k 1", "dpo top-k 10"}, preference),
@@ -122,7 +120,7 @@ def _measuring_jobs(lacking: set[str], root: Path, places: "Places") -> list[Job
     return [one for names, one in served if names & lacking]
 
 
-def _keep_load(root: Path, places: "Places") -> None:
+def keep_load(root: Path, places: "Places") -> None:
     """The load by which audio experts were chosen, beside the results."""
     from deeptalk.evaluation.benchmarks.small_results import START_LOAD
     from deeptalk.recipes.variants import ADAPTIVE_AUDIO

@@ -69,6 +69,7 @@ def reproduce(
     them are made complete and printed. With --only model the pocket model is made again from nothing: data,
     every stage, the folder that ships, its evaluation; seconds stand in ROOT/times.json, --compile is for it.
     """
+    from deeptalk.cli.missing import keep_load, run_missing
     from deeptalk.cli.varied import START
     from deeptalk.evaluation.benchmarks.small_results import tables
     from deeptalk.recipes.variants import VARIANTS
@@ -84,7 +85,6 @@ def reproduce(
         return
     places = places_of(results)
     if run:
-        from deeptalk.cli.missing import run_missing
         from deeptalk.cli.progress import bars
 
         with bars() as show:
@@ -99,6 +99,7 @@ def reproduce(
             )
         if not is_done:
             _tell_interruption()
+    keep_load(root, places)
     _report(places, out, [table.name for table in asked], json=json)
 
 

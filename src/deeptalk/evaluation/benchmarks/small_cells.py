@@ -1,7 +1,7 @@
 """The cells of the paper's tables in small, each with what it is of; one that is missing has no value."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from deeptalk.evaluation.benchmarks.report_schema import NUMBER_OR_NULL, TEXT, list_of, object_of, of
@@ -94,20 +94,19 @@ def _has_stage(row: Row, column: Column, stages: Mapping[str, Sequence[str]]) ->
 
 
 def _cell(table: Table, row: Row, column: Column, runs: Runs, stages: Mapping[str, Sequence[str]]) -> Cell:
-    place = {"table": table.name, "row": row.name, "column": column.name}
-    paper = row.paper.get(column.name)
+    empty = Cell(table=table.name, row=row.name, column=column.name, paper=row.paper.get(column.name))
     wanted = [START if column.stage == BEFORE and not _own_start(name, stages) else name for name in row.runs]
     group = [run for name in wanted for run in runs.get(name, ())]
     baselines = runs.get(row.baseline, ())
     figure = figure_of(group, column.score, stage=column.stage, baseline=baselines[0] if baselines else None)
     if figure is None:
-        return Cell(**place, paper=paper)
+        return empty
     kept = having(group, column.score, column.stage)
     last = [stage for run in kept if (stage := run.stage(column.stage)) is not None]
     costs = [run.minutes for run in kept if run.minutes is not None]
     memory = [run.peak_memory_mb for run in kept if run.peak_memory_mb is not None]
-    return Cell(
-        **place,
+    return replace(
+        empty,
         value=figure.value,
         unit=figure.unit,
         n=figure.n,
@@ -121,7 +120,6 @@ def _cell(table: Table, row: Row, column: Column, runs: Runs, stages: Mapping[st
         recipe_hash=_joined(stage.recipe_hash for stage in last),
         minutes=sum(costs) if costs else None,
         peak_memory_mb=max(memory, default=None),
-        paper=paper,
     )
 
 

@@ -71,15 +71,15 @@ def compare(
 
     ``names`` are the words for left and right.
     """
-    groups = [[run for name in side for run in runs.get(name, ())] for side in (left, right)]
-    values = [figure_of(group, score) for group in groups]
-    difference = apart(*groups, score)
-    first, second = values
+    before, after = ([run for name in side for run in runs.get(name, ())] for side in (left, right))
+    first, second = figure_of(before, score), figure_of(after, score)
+    difference = apart(before, after, score)
     if first is None or second is None or difference is None:
         return Comparison(text=f"{_WORDS[score]}: not run", verdict=None)
     text = (
         f"{_WORDS[score]}: {names[1]} {second.value:.1f} %, {names[0]} {first.value:.1f} %, a difference of "
-        f"{difference.value:+.1f} points ({difference.low:+.1f} to {difference.high:+.1f})"
+        f"{difference.value:+.1f} points ({difference.low:+.1f} to {difference.high:+.1f}; "
+        f"{_numbers(before, after, score)})"
     )
     if max(first.value, second.value) < FLOOR or min(first.value, second.value) > CEILING:
         edge = "neither can do it yet" if first.value < FLOOR else "both can do nearly all"
@@ -87,9 +87,17 @@ def compare(
     if not difference.is_clear:
         return Comparison(text=text, verdict=OPEN)
     is_better = difference.value > 0
-    if not _is_separate(*groups, score, is_better=is_better):
+    if not _is_separate(before, after, score, is_better=is_better):
         return Comparison(text=f"{text}, but single runs of the two overlap", verdict=OPEN)
     return Comparison(text=text, verdict=APPEARS if is_better == (sign > 0) else REVERSED)
+
+
+def _numbers(left: Sequence[Run], right: Sequence[Run], score: str) -> str:
+    """How many runs stand behind both sides: what other seeds would give is seen from several alone."""
+    first, second = len(having(left, score)), len(having(right, score))
+    if first == second:
+        return "one run each" if first == 1 else f"{first} runs each"
+    return f"{second} against {first} runs"
 
 
 def _is_separate(left: Sequence[Run], right: Sequence[Run], score: str, *, is_better: bool) -> bool:
@@ -258,8 +266,8 @@ def _forgetting(runs: Runs) -> str:
     start = runs.get(START, ())
     changes = {}
     for name, group in runs.items():
-        if name in (START, SHIPPED, CASCADE) or not start or name.startswith("load of "):
-            continue
+        if name == START or not start or not group or not group[0].positions:
+            continue  # not trained for this
         change = figure_of(group, CHANGE, baseline=start[0])
         if change is not None:
             changes[name] = change

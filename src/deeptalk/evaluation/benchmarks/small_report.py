@@ -153,17 +153,21 @@ def budget(report: Report) -> str:
     if start:
         told.append(
             f"The common text backbone and stage 1 saw {start[0].positions:,} positions in "
-            f"{start[0].minutes or 0:.0f} processor minutes"
+            f"{'' if start[0].is_timed else 'more than '}{start[0].minutes or 0:.0f} processor minutes"
         )
     if trained:
         positions = sorted({run.positions for run in trained})
         minutes = [run.minutes for run in trained if run.minutes is not None]
-        span = f"{positions[0]:,}" if len(positions) == 1 else f"{positions[0]:,} to {positions[-1]:,}"
-        told.append(f"each of {len(trained)} runs after it {span} positions")
+        told.append(f"each of {len(trained)} runs after it {_span(positions)} positions")
         if minutes:
-            told[-1] += f" in {min(minutes):.0f} to {max(minutes):.0f} minutes"
+            told[-1] += f" in {_span(minutes)} minutes"
     where = f" Hardware: {', '.join(hardware)}." if hardware else ""
     return f"{'; '.join(told)}.{where}" if told else "No variant has been run."
+
+
+def _span(values: Sequence[float]) -> str:
+    ends = [f"{end:,.0f}" for end in (min(values), max(values))]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def introduction(report: Report) -> tuple[str, ...]:

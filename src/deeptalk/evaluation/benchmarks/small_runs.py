@@ -60,8 +60,13 @@ class Run:
 
     @property
     def minutes(self) -> float | None:
-        """Processor minutes of training in all stages; None where that isn't known."""
+        """Processor minutes of training in all stages whose time is known; None where none is."""
         return _sum(stage.minutes for stage in self.stages)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the time of every stage is known."""
+        return all(stage.minutes is not None for stage in self.stages)
 
     @property
     def peak_memory_mb(self) -> float | None:
@@ -110,40 +115,17 @@ def read_shipped(assets: Path, report: Path | None) -> dict[str, tuple[Run, ...]
         commit, recipe_hash = str(history.get("commit") or ""), str(stage["recipe_hash"])
         ids = bare.get("verdicts", {})
         verdicts = {} if report is None else _verdicts_of_report(_read(report), list(ids))
-        asked = figures["scores"]
-        common = {"commit": commit, "about": "the model in the package, by all of its recipes"}
-        return {
-            SHIPPED: (
-                Run(
-                    name=SHIPPED,
-                    **common,
-                    stages=(
-                        StageRun(
-                            name="shipped",
-                            recipe_hash=recipe_hash,
-                            scores=_scores(asked),
-                            verdicts=verdicts,
-                        ),
-                    ),
-                ),
-            ),
-            SHIPPED_BACKBONE: (
-                Run(
-                    name=SHIPPED_BACKBONE,
-                    **common,
-                    stages=(
-                        StageRun(
-                            name="backbone",
-                            recipe_hash="",
-                            scores={
-                                name: _bare_score(name, value, ids) for name, value in bare["scores"].items()
-                            },
-                            verdicts={"text_to_text": ids},
-                        ),
-                    ),
-                ),
-            ),
-        }
+        whole = StageRun(
+            name=SHIPPED, recipe_hash=recipe_hash, scores=_scores(figures["scores"]), verdicts=verdicts
+        )
+        backbone = StageRun(
+            name=SHIPPED_BACKBONE,
+            recipe_hash="",
+            scores={name: _bare_score(name, value, ids) for name, value in bare["scores"].items()},
+            verdicts={"text_to_text": ids},
+        )
+        about = {"commit": commit}
+        return {stage.name: (_measured_run(stage, about),) for stage in (whole, backbone)}
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
             f"{assets}: the shipped model's figures can't be read ({error!r}); measure it with "
@@ -168,7 +150,7 @@ def read_measured(path: Path, name: str, *, model: str) -> tuple[Run, ...]:
         scores=_scores(values.get("scores", {})),
         verdicts=values.get("verdicts", {}),
     )
-    return (Run(name=name, **_where(about), stages=(stage,)),)
+    return (_measured_run(stage, about),)
 
 
 def read_rows(path: Path) -> dict[str, tuple[Run, ...]]:
@@ -190,14 +172,14 @@ def read_rows(path: Path) -> dict[str, tuple[Run, ...]]:
             after = values.get("preference") if name.startswith("dpo") else None
             recipe_hash = after["recipe_hash"] if after else f"model {about.get('model')}"
             stage = StageRun(name=name, recipe_hash=recipe_hash, scores=scores)
-            found[name] = (Run(name=name, about=label, **_where(about), stages=(stage,)),)
+            found[name] = (_measured_run(stage, about),)
         floor = {}
         for part, kept in (values.get("floor") or {}).items():
             floor |= _scores(
                 {f"{part}/target_{name.removeprefix('floor_')}": one for name, one in kept.items()}
             )
         if floor:
-            found[FLOOR] = (Run(name=FLOOR, stages=(StageRun(name=FLOOR, recipe_hash="", scores=floor),)),)
+            found[FLOOR] = (_measured_run(StageRun(name=FLOOR, recipe_hash="", scores=floor), {}),)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path}: no rows of table 1 ({error!r}); move it away to measure anew.") from error
     return found
@@ -223,7 +205,7 @@ def read_latency(path: Path, *, model: str) -> tuple[Run, ...]:
     except (LookupError, TypeError) as error:
         raise DataError(f"{path}: no figures of `deeptalk eval latency --out` ({error!r}).") from error
     stage = StageRun(name=LATENCY, recipe_hash=f"model {model}", scores=scores)
-    return (Run(name=LATENCY, **_where(values["about"]), stages=(stage,)),)
+    return (_measured_run(stage, values["about"]),)
 
 
 def _run(path: Path, name: str, seed: int, recipes: Sequence[Any]) -> Run:
@@ -267,7 +249,7 @@ def _stage(values: Mapping[str, Any]) -> StageRun:
         num_steps=int(values.get("num_steps") or 0),
         positions=int(values.get("positions") or 0),
         trainable_parameters=int(values.get("trainable_parameters") or 0),
-        minutes=values.get("processor_minutes"),
+        minutes=values.get("processor_minutes") or None,  # 0: another command had trained it
         peak_memory_mb=values.get("peak_memory_mb"),
         audio_experts=(values.get("partition") or {}).get("audio_experts") or (),
         scores=_scores(measured.get("scores", {})),
@@ -275,9 +257,10 @@ def _stage(values: Mapping[str, Any]) -> StageRun:
     )
 
 
-def _where(about: Mapping[str, Any]) -> dict[str, str]:
-    """By which code, when and on what something was measured."""
-    return {key: str(about.get(key) or "") for key in ("commit", "when", "hardware")}
+def _measured_run(stage: StageRun, about: Mapping[str, Any]) -> Run:
+    """A run of its name that trained nothing; ``about`` tells by which code, when and on what."""
+    commit, when, hardware = (str(about.get(key) or "") for key in ("commit", "when", "hardware"))
+    return Run(name=stage.name, commit=commit, when=when, hardware=hardware, stages=(stage,))
 
 
 def _verdicts_of_report(report: Mapping[str, Any], ids: Sequence[str]) -> dict[str, dict[str, bool]]:
