@@ -37,7 +37,13 @@ def serve(
         while not service.is_ready:
             await asyncio.sleep(0.01)
         scheme, port = "ws" if certificate is None else "wss", listening.getsockname()[1]
-        await script(server, service, f"{scheme}://127.0.0.1:{port}/v1/realtime")
+        try:
+            await script(server, service, f"{scheme}://127.0.0.1:{port}/v1/realtime")
+        except BaseException:  # a failing test does not hang
+            server.should_exit = server.force_exit = True
+            await serving
+            service.thread.stop()
+            raise
         if not server.should_exit and not service.is_draining:
             server.handle_exit(signal.SIGTERM, None)
         await serving

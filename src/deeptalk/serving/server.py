@@ -6,11 +6,10 @@ import signal
 import socket
 from types import FrameType
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from deeptalk.errors import ConfigError
+from deeptalk.serving.connections import TimelyHttp, TimelySocket
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.logs import tell_without_traceback
 from deeptalk.serving.security import Guard
@@ -62,36 +61,6 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-class TimelyProtocol(H11Protocol):
-    """HTTP/1.1 that drops a connection whose request head is not whole after ``head_seconds``."""
-
-    head_seconds = 10.0
-    _due: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """A client has come: its first request is waited for."""
-        super().connection_made(transport)
-        self._due = self.loop.call_later(self.head_seconds, transport.abort)
-
-    def data_received(self, data: bytes) -> None:
-        """Part of a request, which may complete its head or begin the next."""
-        super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
-            self._stop_waiting()
-        elif self._due is None:
-            self._due = self.loop.call_later(self.head_seconds, self.transport.abort)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone."""
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def _stop_waiting(self) -> None:
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
-
-
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; ConfigError where the address can't be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -112,16 +81,19 @@ def configured(app: Guard, limits: ServerLimits, *, certificate: Certificate | N
 
     logging.getLogger("uvicorn.error").addFilter(tell_without_traceback)
 
-    class Protocol(TimelyProtocol):
-        head_seconds = limits.handshake_seconds
+    class Http(TimelyHttp):
+        head_seconds, stalled_seconds = limits.handshake_seconds, limits.stalled_seconds
+
+    class Socket(TimelySocket):
+        stalled_seconds = limits.stalled_seconds
 
     return uvicorn.Config(
         app,
         log_config=None,
         log_level="warning",  # below, it logs addresses with their query
         access_log=False,
-        http=Protocol,
-        ws="websockets-sansio",
+        http=Http,
+        ws=Socket,
         ws_max_size=limits.max_message_bytes,
         ws_per_message_deflate=False,
         ws_ping_interval=limits.ping_seconds,
