@@ -21,6 +21,8 @@ from deeptalk.cli.measured import EVERY
 
 START = "start"
 """The run of what all variants begin with: text backbone and stage 1."""
+PROCESSOR = "processor"
+"""Processor seconds of a stage's training in `ROOT/RECIPE/times.json`, over its interruptions."""
 TEXT_ONLY, ALL_PARTS = ("text",), ("text", "speech", "refusals")
 _INTERRUPTED = 130
 _LAST_PART = 0.1
@@ -69,6 +71,7 @@ def run(variant: str, seed: int, root: Path, results: Path) -> bool:
     from deeptalk.cli.evaluation import write_json
     from deeptalk.cli.measured import measure
     from deeptalk.cli.shipped import lay_out_shipped
+    from deeptalk.cli.times import Times
     from deeptalk.cli.training import train_stage
     from deeptalk.training.run import is_finished
     from deeptalk.training.stage import Places
@@ -84,11 +87,13 @@ def run(variant: str, seed: int, root: Path, results: Path) -> bool:
         if kept is not None and _is_of(kept, recipe) and is_finished(recipe, places):
             stages.append(kept)
             continue
-        started = time.process_time()
+        times, started = Times(root / recipe.name / "times.json"), time.process_time()
         last = train_stage(recipe, root=root, data=places.data, resume=True)
+        if last is not None:
+            times.add(PROCESSOR, time.process_time() - started)
         if last is not None and last.is_interrupted:
             return False
-        spent = None if last is None else time.process_time() - started  # None: trained by another command
+        spent = times.seconds.get(PROCESSOR)  # None: trained by another command
         measured = None
         if is_measurable(recipe):
             parts = ALL_PARTS if recipe is recipes[-1] else TEXT_ONLY
