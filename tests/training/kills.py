@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import time
+import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable
 from contextlib import suppress
@@ -85,7 +86,9 @@ def run_kills(folder: Path, *, kills: int, in_saves: int, num_steps: int, seed: 
 
 def _try(recipe: Recipe, root: Path) -> int:
     """A process that trains until it is done; its status is 0 then."""
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads; here are none
+        child = os.fork()
     if child:
         return child
     status = 1

@@ -125,7 +125,7 @@ class WholeEngine:
 
     def __call__(self, batch: Any, generator: torch.Generator | None) -> Any:
         """The task's forward pass."""
-        return self._wrapped(batch, generator) if generator is not None else self.task(batch, None)
+        return (self._wrapped if torch.is_grad_enabled() else self.task)(batch, generator)
 
     def micro_batch(self, *, is_last: bool) -> AbstractContextManager[None]:
         """Gradients stay with their process until the last micro-batch."""
@@ -166,7 +166,7 @@ class WholeEngine:
             known = self.optimizer.state[held]
             for key, value in {"weight": held.detach(), **known}.items():
                 for part, inner in _parts(key, value) if key != "step" else ():
-                    inner.copy_(states[part])
+                    inner.copy_(states.get(part, torch.zeros(())))  # no step was taken: no moments
             known["step"].fill_(num_steps)
             parameter.copy_(held)
 

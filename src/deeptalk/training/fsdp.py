@@ -72,8 +72,10 @@ class FsdpEngine:
         """What is known of every trainable parameter, gathered one by one."""
         for name, parameter in trainable(self.task.model):
             held = self._held(parameter)
-            known = {"weight": held.detach()} | {key: self.optimizer.state[held][key] for key in _MOMENTS}
-            yield name, {key: _whole(value).cpu() for key, value in known.items()}
+            state = self.optimizer.state.get(held, {})
+            known = {key: state.get(key, torch.zeros_like(held)) for key in _MOMENTS}  # zero before any step
+            known["weight"] = held.detach()
+            yield name, {key: _whole(value.detach()).cpu() for key, value in known.items()}
 
     @torch.no_grad()
     def put_states(self, read: Callable[[str], States], *, num_steps: int) -> None:

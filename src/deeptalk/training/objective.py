@@ -98,10 +98,9 @@ class Task(nn.Module):
 
     def forward(self, batch: Any, generator: torch.Generator | None) -> Any:
         """The objective's sums over one micro-batch, `[num_terms]`; without a generator its measures."""
-        device = next(self.model.parameters()).device.type
-        batch = self.complete(batch)
-        is_mixed = self.precision == "bf16" and generator is not None
-        with torch.autocast(device, torch.bfloat16) if is_mixed else nullcontext():
+        first, batch = next(self.model.parameters()), self.complete(batch)
+        is_mixed = self.precision == "bf16" and (generator is not None or first.dtype != torch.float32)
+        with torch.autocast(first.device.type, torch.bfloat16) if is_mixed else nullcontext():
             if generator is None:
                 return self.objective.measures(self.model, batch)
             return self.objective.sums(self.model, batch, generator=generator)

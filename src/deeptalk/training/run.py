@@ -134,9 +134,10 @@ def run_stage(
         recompute(stage.model, recipe)
     if compiled:
         _compile(stage.model)
+    start = newest_checkpoint(folder) if resume else None
     if recipe.num_steps is None:
         num_batches = batches.num_batches_per_epoch() * (recipe.epochs or 1)
-        num_steps = _steps_of_others(folder, accelerator.num_processes) if resume else None
+        num_steps = _steps_of_others(start, accelerator.num_processes)
         num_steps = num_steps or max(1, num_batches // recipe.accumulate)
         recipe = dataclasses.replace(recipe, num_steps=num_steps, epochs=None)
     note = provenance(dataclasses.replace(recipe, accumulate=asked.accumulate), places)
@@ -145,7 +146,7 @@ def run_stage(
         "asked_epochs": asked.epochs,
         "num_processes": accelerator.num_processes,
     }
-    metrics = _open_metrics(folder) if accelerator.is_main_process else None
+    metrics = _open_metrics(folder, start) if accelerator.is_main_process else None
     rejected: Mapping[str, int] = {}
     for report in train(
         stage.model,
@@ -286,15 +287,13 @@ def provenance(recipe: Recipe, places: Places) -> dict[str, Any]:
     }
 
 
-def _steps_of_others(folder: Path, num_processes: int) -> int | None:
+def _steps_of_others(start: Path | None, num_processes: int) -> int | None:
     """The number of steps that another number of processes has begun a run with; None where it is ours."""
-    start = newest_checkpoint(folder)
     begun = read_manifest(start) if start is not None else {}
     return begun.get("num_steps") if begun.get("num_processes", num_processes) != num_processes else None
 
 
-def _open_metrics(folder: Path) -> MetricsWriter:
-    start = newest_checkpoint(folder)
+def _open_metrics(folder: Path, start: Path | None) -> MetricsWriter:
     return MetricsWriter(folder / METRICS, resume_step=0 if start is None else step_of(start))
 
 

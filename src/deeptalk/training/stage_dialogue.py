@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -81,7 +82,10 @@ class DialogueStage:
         else:
             kept = self._chosen_before() if dense else None
             self.model, self.tokenizer_path, self.codec_folder = _continued(recipe, places, kept=kept)
-        prepare_caches(recipe, places, model=self.model, codec_folder=self.codec_folder, progress=progress)
+        with self._rounded():
+            prepare_caches(
+                recipe, places, model=self.model, codec_folder=self.codec_folder, progress=progress
+            )
         self.context = self._context()
         self._divide_experts()
         if self.model.config.is_lossless:
@@ -168,6 +172,10 @@ class DialogueStage:
         path = self._partition_path()
         return read_partition(path).is_audio if self.recipe.partition and path.is_file() else None
 
+    def _rounded(self) -> AbstractContextManager[Any]:
+        """Around what a model whose weights are in bf16 computes outside of training."""
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.recipe.weights == "bf16")
+
     def _partition_path(self) -> Path:
         return self.places.run(self.recipe.name) / "partition.json"
 
@@ -185,7 +193,8 @@ class DialogueStage:
             partition = self._random_partition(how)
         else:
             sets = (islice(self._stream(sources), how.num_batches) for sources in (how.audio, how.text))
-            measured = profile_load(self.model, *sets)
+            with self._rounded():
+                measured = profile_load(self.model, *sets)
             write_load(path.with_name("load.json"), measured, provenance=note)
             partition = partition_by_load(
                 measured,
