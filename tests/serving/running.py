@@ -49,10 +49,11 @@ def serve(
         await serving
         if server.force_exit:  # leaves without the application's own end
             service.thread.stop()
+        else:
+            async with asyncio.timeout(60):  # no task of the server outlives it
+                while len(asyncio.all_tasks()) > 1:
+                    await asyncio.sleep(0.01)
         assert not service.thread.is_alive(within_seconds=1e9)
-        async with asyncio.timeout(60):  # no task of the server outlives it
-            while len(asyncio.all_tasks()) > 1:
-                await asyncio.sleep(0.01)
         return server
 
     return asyncio.run(main())

@@ -48,7 +48,7 @@ def create_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         watchdog = Watchdog(lambda: service.thread.silent_seconds, patience_seconds=service.patience_seconds)
         loop = asyncio.get_running_loop()
-        service.thread.on_broken = lambda: loop.call_soon_threadsafe(service.give_up)
+        service.thread.on_broken = lambda: asyncio.run_coroutine_threadsafe(service.give_up(), loop)
         service.thread.start()
         watchdog.start()
         yield

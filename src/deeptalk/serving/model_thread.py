@@ -135,7 +135,7 @@ class ModelThread:
         self._is_stopping = False
         self._is_ready = False
         self._is_broken = False
-        self.on_broken: Callable[[], None] = lambda: None
+        self.on_broken: Callable[[], object] = lambda: None
         self._ears: deque[_Hearing] = deque()
         self._waiting: deque[_Waiting] = deque()
         self._answering: list[_Answering] = []

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 
 from deeptalk.serving.detector import LoudVoice, Voice
 from deeptalk.serving.limits import ServerLimits
@@ -12,6 +12,9 @@ from deeptalk.serving.model_thread import ModelThread
 from deeptalk.serving.realtime import RealtimeSession
 from deeptalk.serving.security import Principal
 from deeptalk.serving.watchdog import patience_of
+
+PARTING_SECONDS = 2.0
+"""What sessions have for their close when the server goes down."""
 
 
 class FullError(Exception):
@@ -160,20 +163,31 @@ class Service:
             del self._sessions[session]
             await session.close()
 
-    def give_up(self) -> None:
+    async def give_up(self) -> None:
         """The model can't be used any more: every session is closed, and ``on_broken`` ends the process."""
         self.is_draining, self.leaves_with = True, (1011, "engine_error")
-        for leaving in self._sessions.values():
-            leaving.set()
+        await self._see_off()
         self.on_broken()
 
     async def drain(self) -> None:
         """Refuse new work, let running answers end, and ask every session to close."""
         self.is_draining = True
+        now = asyncio.get_running_loop().time
+        until = now() + self.limits.drain_seconds
         answers = [asyncio.create_task(session.finish_answer()) for session in self._sessions]
         if answers:
             _, late = await asyncio.wait(answers, timeout=self.limits.drain_seconds)
             for task in late:
                 task.cancel()
+        while self.admission.num_active > len(self._sessions) and now() < until:  # answers over HTTP
+            await asyncio.sleep(0.01)
+        await self._see_off()
+
+    async def _see_off(self) -> None:
+        """Ask every session to close, and leave it a moment to say so."""
         for leaving in self._sessions.values():
             leaving.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PARTING_SECONDS):
+                while self.admission.num_active:
+                    await asyncio.sleep(0.01)
