@@ -47,7 +47,7 @@ mark.unlink()
 def test_a_failure_names_the_log_and_stops_the_others(tmp_path):
     sleeper = job(tmp_path, "sleeper", "import time; time.sleep(60)")
     failing = job(tmp_path, "failing", "import sys; print('no room'); sys.exit(3)")
-    with pytest.raises(JobFailedError, match=r"failing failed \(exit 3\); .*failing.log"):
+    with pytest.raises(JobFailedError, match=r"failing failed \(exit 3\): no room .*failing.log"):
         run_jobs([sleeper, failing], processes=2, show=silent)
     assert "no room" in (tmp_path / "logs" / "failing.log").read_text()
 

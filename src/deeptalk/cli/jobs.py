@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from deeptalk.cli.pipeline import last_line
 from deeptalk.errors import DeepTalkError
 from deeptalk.training.interruption import Interruption
 
@@ -80,7 +81,8 @@ def run_jobs(jobs: Sequence[Job], *, processes: int, show: Show) -> bool:
                     if code in _INTERRUPTED:
                         return False
                     if code:
-                        raise JobFailedError(f"{name} failed (exit {code}); {job.log} says why.")
+                        why = last_line(job.log) or "it said nothing"
+                        raise JobFailedError(f"{name} failed (exit {code}): {why} ({job.log} has it all).")
         finally:  # nothing goes on running: what still does saves itself first
             for _, process in running.values():
                 process.send_signal(signal.SIGTERM)
