@@ -131,6 +131,10 @@ class Recipe:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.weights != "fp32" and self.encoded_passes:
+            raise ConfigError(
+                "encoded_passes keeps what an encoder in fp32 gives; with weights=bf16 set it to 0."
+            )
         if self.max_bad_fraction is not None and not 0 <= self.max_bad_fraction <= 1:
             raise ConfigError(f"max_bad_fraction is a share from 0 to 1, got {self.max_bad_fraction}.")
 

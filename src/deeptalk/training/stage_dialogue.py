@@ -2,8 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -25,6 +24,7 @@ from deeptalk.data.library import AnswerLibrary, ClipLibrary, EncodedReader, Mel
 from deeptalk.data.tasks import TaskContext
 from deeptalk.errors import ConfigError
 from deeptalk.experts import (
+    ExpertLoad,
     ExpertPartition,
     Routing,
     partition_by_load,
@@ -44,7 +44,7 @@ from deeptalk.model.folder import TOKENIZER
 from deeptalk.model.pruned import load_pruned, save_pruned
 from deeptalk.model.weights import cast_weights, load, load_encoder, save
 from deeptalk.shapes import Bool, Tensor
-from deeptalk.streams import StreamLayout
+from deeptalk.streams import Batch, StreamLayout
 from deeptalk.streams.text import TextTokenizer
 from deeptalk.training.lossless import TextOfTextRows, check_frozen
 from deeptalk.training.objective import Objective
@@ -82,10 +82,7 @@ class DialogueStage:
         else:
             kept = self._chosen_before() if dense else None
             self.model, self.tokenizer_path, self.codec_folder = _continued(recipe, places, kept=kept)
-        with self._rounded():
-            prepare_caches(
-                recipe, places, model=self.model, codec_folder=self.codec_folder, progress=progress
-            )
+        prepare_caches(recipe, places, model=self.model, codec_folder=self.codec_folder, progress=progress)
         self.context = self._context()
         self._divide_experts()
         if self.model.config.is_lossless:
@@ -172,9 +169,13 @@ class DialogueStage:
         path = self._partition_path()
         return read_partition(path).is_audio if self.recipe.partition and path.is_file() else None
 
-    def _rounded(self) -> AbstractContextManager[Any]:
-        """Around what a model whose weights are in bf16 computes outside of training."""
-        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.recipe.weights == "bf16")
+    def _profile(self, *sets: Iterable[Batch]) -> ExpertLoad:
+        """The load; of a model whose weights are in bf16 in mixed precision, but for making the batches."""
+        if self.recipe.weights == "fp32":
+            return profile_load(self.model, *sets)
+        device = self.model.device.type
+        with torch.autocast(device, torch.bfloat16):
+            return profile_load(self.model, *(_made_in_fp32(batches, device) for batches in sets))
 
     def _partition_path(self) -> Path:
         return self.places.run(self.recipe.name) / "partition.json"
@@ -193,8 +194,7 @@ class DialogueStage:
             partition = self._random_partition(how)
         else:
             sets = (islice(self._stream(sources), how.num_batches) for sources in (how.audio, how.text))
-            with self._rounded():
-                measured = profile_load(self.model, *sets)
+            measured = self._profile(*sets)
             write_load(path.with_name("load.json"), measured, provenance=note)
             partition = partition_by_load(
                 measured,
@@ -260,6 +260,16 @@ class DialogueStage:
         )
         objective = cast(Supervised, self.recipe.objective)
         return replace(objective, router_mask=router_mask(partition, routing))
+
+
+def _made_in_fp32(batches: Iterable[Batch], device: str) -> Iterator[Batch]:
+    source = iter(batches)
+    while True:
+        with torch.autocast(device, enabled=False):
+            batch = next(source, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def save_speaking(
