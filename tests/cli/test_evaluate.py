@@ -77,6 +77,8 @@ def test_every_figure_that_can_be_measured_is(questions, model_folder, tmp_path)
     saved = json.loads(out.read_text())
     assert saved["about"]["model"] == model_hash(deeptalk.load(model_folder).model)
     assert (saved["about"]["voice"], saved["about"]["limit"], saved["about"]["judges"]) == ("rms", None, None)
+    assert (saved["about"]["stage"], saved["about"]["dtype"]) == ("none", "float32")
+    assert (saved["about"]["routing"], saved["about"]["partition"]) == ("audio:all text:all", None)
     assert saved["about"]["questions"] == digest_of(questions / "questions.jsonl")
     assert str(tmp_path) not in out.read_text()
     assert saved["scores"] == report["scores"]

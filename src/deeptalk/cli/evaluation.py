@@ -6,6 +6,7 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping
+from hashlib import sha256
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -136,13 +137,27 @@ def read_backbone_figure(path: Path) -> dict[str, Any] | None:
 def about_model(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
     """What tells a model from others, for a report: no path, since reports travel."""
     config = loaded.model.config
+    experts = None if config.audio_experts is None else [list(layer) for layer in config.audio_experts]
     return {
         "model": model_hash(loaded.model),
+        "stage": _stage_of(folder),
         "fusion": config.fusion,
+        "routing": " ".join(f"{kind}:{bank}" for kind, bank in sorted(config.routing.items())),
+        "partition": experts and sha256(json.dumps(experts).encode()).hexdigest()[:16],
         "adapter_stride": config.adapter.stride,
         "codec": digest_of(folder / "codec" / "model.safetensors"),
+        "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
         "deeptalk": version("deeptalk"),
     }
+
+
+def _stage_of(folder: Path) -> str | None:
+    """The recipe that a folder's weights were trained by; None where it does not tell."""
+    try:
+        recipe = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["recipe"]
+        return str(recipe["name"] if isinstance(recipe, dict) else recipe)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _about_judges(judges: Judges | None) -> dict[str, str] | None:

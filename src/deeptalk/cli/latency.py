@@ -355,7 +355,6 @@ def _machine(loaded: "LoadedModel") -> dict[str, Any]:
             pass
     return {
         "device": name,
-        "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

@@ -74,6 +74,9 @@ def fill_questions(given: Given, loaded: "LoadedModel", filled: Filled) -> None:
                 if key == "speech_to_speech" and given.work.recogniser is None:
                     filled.not_run[f"{name}/{key}"] = "nobody listens: no --recogniser"
                     continue
+                if asked is Form.TEXT and not all(item.question.strip() for item in items):
+                    filled.not_run[f"{name}/{key}"] = "the set has no texts of its questions"
+                    continue
                 with filled.tried(f"{name}/{key}"):
                     folder = given.work.out / name / ("text" if mode == "text" else "speech")
                     _run(given, loaded, asks_of(items, path, asked), folder, mode=mode)

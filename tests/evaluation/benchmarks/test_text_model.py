@@ -7,10 +7,13 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from deeptalk.backbone.extra import ExtraExperts, is_extra_name
+from deeptalk.codec import SineCodec
 from deeptalk.decoding import DecodingEngine, LoadedModel
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.evaluation.benchmarks.text_model import Continuation, TextModel, text_backbone
 from deeptalk.experts import ExpertPartition, Routing, router_mask
+from deeptalk.model import DeepTalk, DeepTalkConfig
 from deeptalk.model.identity import model_hash
 from deeptalk.streams.text import ByteTokenizer
 
@@ -183,3 +186,19 @@ def test_progress_is_told_to_the_last_text(loaded: LoadedModel) -> None:
     assert (seen[-1], len(seen)) == ((10, 10), 3)
     model.continue_texts(["", "ab", "abc"], Continuation(max_tokens=2))
     assert seen[-1] == (3, 3)
+
+
+def test_a_lossless_model_is_its_backbone_item_by_item(tmp_path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = DeepTalk(DeepTalkConfig.tiny(), tokenizer=ByteTokenizer())
+    model.backbone.model.save_pretrained(tmp_path)
+    model.add_experts(ExtraExperts(sources=((1, 4), (0, 7)), routing="overlay"))
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if not name.startswith("backbone.") or is_extra_name(name):
+                tensor.mul_(1.5).add_(0.01)
+    lossless = LoadedModel(engine=DecodingEngine(model), codec=SineCodec())
+    ours = TextModel(lossless.engine, batch_size=7).log_likelihoods(PAIRS[:100])
+    bare = TextModel(text_backbone(lossless, tmp_path).engine, batch_size=7).log_likelihoods(PAIRS[:100])
+    assert ours == bare
