@@ -46,6 +46,8 @@ def test_export_tells_what_it_wrote(model_folder: Path, tmp_path: Path) -> None:
     [
         ("nowhere", (), "There is no model 'nowhere'"),
         (None, ("--max-shard-size", "many"), "--max-shard-size must be like 500MB or 5GB, got 'many'"),
+        (None, ("--to", "torch", "--max-shard-size", "5GB"), "--max-shard-size is for --to transformers"),
+        (None, ("--to", "torch"), "there is nothing to write of it"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(model_folder: Path, tmp_path: Path, model, more, reason) -> None:

@@ -112,7 +112,10 @@ class SnacCodec(nn.Module):
     def encode(self, waveform: Float[Tensor, "B S"]) -> Int[Tensor, "B Q T"]:
         """The codes of whole clips; the last frame is filled with silence."""
         padded = F.pad(waveform, (0, -waveform.shape[-1] % self.samples_per_frame))
-        return flatten(self.model.encode(padded[:, None]))
+        _, codes = self.model.quantizer(
+            self.model.encoder(padded[:, None])
+        )  # whole frames: nothing to prepare
+        return flatten(codes)
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "B Q T"]) -> Float[Tensor, "B S"]:
