@@ -81,7 +81,8 @@ def test_pairs_are_made_and_learnt_from(root: Path, given: tuple[object, ...]):
     shutil.copy(out, out.with_stem("preference_eval"))
     train = ("train", "pocket-preference", "--tiny", "--root", root, "--json")
     train = (*train, "--set", "trains=embedding.codec.*,heads.codec.*")
-    assert json.loads(run(*train).stdout)["step"] == 2
+    assert json.loads(run(*train, "--figure", root / "figures" / "rl.png").stdout)["step"] == 2
+    assert (root / "figures" / "rl.png").read_bytes().startswith(b"\x89PNG")
     lines = read_metrics(root / "pocket-preference" / "run" / "metrics.jsonl")
     assert lines[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
     assert lines[-1]["evaluation"]["frames_win"] == 4.0
@@ -90,6 +91,14 @@ def test_pairs_are_made_and_learnt_from(root: Path, given: tuple[object, ...]):
     stderr = run(*train, code=2).stderr
     assert "scored by model f00" in stderr
     assert len(stderr.splitlines()) == 1
+
+
+def test_a_figure_is_drawn_of_preferences_alone(root: Path):
+    train = ("train", "pocket-joint", "--root", root, "--figure", "rl.png")
+    assert "recipe 'pocket-joint' learns no preferences" in run(*train, code=2).stderr
+    train = ("train", "pocket-preference", "--root", root, "--figure", "rl.nothing")
+    assert "names no kind of figure" in run(*train, code=2).stderr
+    assert not (root / "pocket-preference" / "run").exists()
 
 
 @pytest.mark.usefixtures("clever")

@@ -1,5 +1,6 @@
-"""The paper's load figures: how often each expert serves audio, text, and audio alone."""
+"""Figures: how often each expert serves audio, text, and audio alone (the paper's), and how stage RL went."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,34 @@ def load_figure(load: ExpertLoad) -> Any:
         place.set(title=title, xlabel="expert", ylabel="layer")
         figure.colorbar(image, ax=place)
     return figure
+
+
+def draw_preference(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the metrics of a preference stage: loss, rewards of both answers, accuracy and lengths.
+
+    All but the loss are of held-out pairs, by step. Raises `ConfigError` as `check_figure` does.
+    """
+    check_figure(path)
+    told = [line for line in lines if line["evaluation"]]
+    steps = [line["step"] for line in told]
+    figure = _new_figure(figsize=(12, 7), layout="constrained")
+    loss, rewards, accuracy, frames = figure.subplots(2, 2).flat
+    loss.plot([line["step"] for line in lines], [line["loss"] for line in lines])
+    for place, names in (
+        (rewards, {"reward_win": "winner", "reward_lose": "loser", "margin": "margin"}),
+        (accuracy, {"accuracy": "winner has the higher reward"}),
+        (frames, {"frames_win": "winner", "frames_lose": "loser"}),
+    ):
+        for name, label in names.items():
+            place.plot(steps, [line["evaluation"][name] for line in told], marker="o", label=label)
+        place.legend()
+    frames.margins(y=0.5)
+    loss.set(title="loss of the pairs that are learnt", xlabel="step")
+    rewards.set(title="rewards of held-out pairs", xlabel="step")
+    accuracy.set(title="accuracy on held-out pairs", xlabel="step", ylim=(0, 1))
+    frames.set(title="frames of held-out answers", xlabel="step", ylim=(0, None))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
 
 
 def _new_figure(**options: Any) -> Any:

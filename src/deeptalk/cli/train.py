@@ -35,6 +35,15 @@ def train(
     compiled: Compiled = False,
     shared: Shared = False,
     dense: Dense = False,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            "--figure",
+            metavar="F.png",
+            help="Draw margins, accuracy and lengths of stage RL.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train one stage from its recipe.
@@ -50,6 +59,8 @@ def train(
 
     chosen = override(chosen.tiny() if tiny else chosen, *(settings or []))
     _check_public(chosen, root)
+    if figure is not None:
+        _check_drawable(chosen, figure)
     last = train_stage(
         chosen,
         root=root,
@@ -60,6 +71,12 @@ def train(
         shared=shared,
         dense=dense,
     )
+    if figure is not None:
+        from deeptalk.cli.figure import draw_preference
+        from deeptalk.training.metrics import read_metrics
+        from deeptalk.training.run import METRICS
+
+        draw_preference(read_metrics(root / chosen.name / "run" / METRICS), figure)
     is_interrupted = last is not None and last.is_interrupted
     result = root / chosen.name / ("run" if is_interrupted else "model")
     if json:
@@ -72,6 +89,16 @@ def train(
             console().print(f"samples left out: {reasons}")
     if is_interrupted:
         raise typer.Exit(130)
+
+
+def _check_drawable(recipe: "Recipe", figure: Path) -> None:
+    """Refuse, before anything trains, a figure of another stage or one that can't be drawn."""
+    from deeptalk.cli.figure import check_figure
+    from deeptalk.training.preference import Preference
+
+    if not isinstance(recipe.objective, Preference):
+        raise ConfigError(f"--figure draws stage RL; recipe {recipe.name!r} learns no preferences.")
+    check_figure(figure)
 
 
 def _check_public(recipe: "Recipe", root: Path) -> None:
