@@ -74,9 +74,10 @@ def test_clients_that_leave_in_the_middle_leave_nothing_behind(loaded: LoadedMod
                 await asyncio.sleep(0.01)
             while len(asyncio.all_tasks()) > tasks:
                 await asyncio.sleep(0.01)
-        gc.collect()
-        assert not service.thread._memories
-        assert not service.thread._outlets
+        async with asyncio.timeout(60):  # the model thread may still be on its way out of a tick
+            while service.thread._memories or service.thread._outlets:
+                gc.collect()
+                await asyncio.sleep(0.01)
 
     serve(loaded, script, answer_seconds=4.0)
 
@@ -127,9 +128,9 @@ def test_sessions_that_come_and_go_leave_nothing(loaded: LoadedModel):
 
 def test_a_long_talk_leaves_nothing_but_its_words(loaded: LoadedModel):
     """The short form of ``soak.py --turns 500``: memory after the last turn is that after the first ones."""
-    told = talk(loaded, num_turns=24, warm_up=8).to_json()
+    told = talk(loaded, num_turns=12, warm_up=4).to_json()
     assert told["is_clean"], told
-    assert (told["turns"], len(told["rss_mb_meanwhile"])) == (24, 1)
+    assert (told["turns"], len(told["rss_mb_meanwhile"])) == (12, 1)
 
 
 def test_who_comes_next_finds_nothing_of_who_was_there(thread: ModelThread):
