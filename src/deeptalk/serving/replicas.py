@@ -78,27 +78,36 @@ def serve_fleet(
         "include_dashboard": False,
         "_node_ip_address": "127.0.0.1",
     }
-    ray.init(logging_level=logging.WARNING, **(own if is_ours else {}))
-    wait = _wait_for_signal() if wait is None else wait  # Ray has handlers of its own
     try:
-        farewell = ray.remote(num_cpus=0)(Farewell).remote()
-        tls = {}
-        if certificate is not None:
-            key = certificate.key or certificate.cert
-            tls = {"ssl_certfile": str(certificate.cert), "ssl_keyfile": str(key)}
-        ray_serve.start(http_options={"host": host, "port": port, **tls})
         try:
+            ray.init(logging_level=logging.WARNING, **(own if is_ours else {}))
+            wait = _wait_for_signal() if wait is None else wait  # Ray has handlers of its own
+            farewell = ray.remote(num_cpus=0)(Farewell).remote()
+            ray_serve.start(http_options={"host": host, "port": port, **_tls(certificate)})
             ray_serve.run(_application(ray_serve, fleet, farewell), name="deeptalk", route_prefix="/")
-        except RuntimeError as error:
-            raise ConfigError("The replicas did not start: serve with one, it tells why.") from error
+        except Exception as error:  # Ray raises all kinds
+            raise ConfigError(
+                f"The replicas have not started ({type(error).__name__}): serve with one, it tells why."
+            ) from error
         on_ready()
         status = wait()
         _logger.info("going down: no new work is taken, running answers end")
         ray.get(farewell.say.remote(fleet.num_replicas, within_seconds=fleet.limits.drain_seconds + 5))
         return status
     finally:
-        ray_serve.shutdown()
-        ray.shutdown()
+        if ray.is_initialized():
+            ray_serve.shutdown()
+            ray.shutdown()
+
+
+def _tls(certificate: Certificate | None) -> dict[str, str]:
+    """What Ray's proxy wants to know of a certificate."""
+    if certificate is None:
+        return {}
+    return {
+        "ssl_certfile": str(certificate.cert),
+        "ssl_keyfile": str(certificate.key or certificate.cert),
+    }
 
 
 class Farewell:
