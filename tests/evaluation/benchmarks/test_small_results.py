@@ -231,7 +231,11 @@ def test_loads_are_shares_of_choices(places):
     assert cell(part, "4 by load (adaptive)", "text, all layers").value == pytest.approx(12.5)
     assert cell(part, "4 by lot, draw 1", "text, layer 0").value == pytest.approx(37.5)
     assert cell(part, "shipped model, after all stages", "text, last layer").value == pytest.approx(25.0)
-    assert "text needs them less" not in part.finding  # of one draw nothing is said
+    assert "than any that were drawn" not in part.finding  # of one draw nothing is said
+    write_run(places.runs, "random-2", audio_experts=[[0], [3]])
+    assert "Text needs them less than any that were drawn" in part_of(places, "figures-4-6").finding
+    write_run(places.runs, "adaptive", audio_experts=[[0, 1], [0, 1]])
+    assert "Text needs them more than any that were drawn" in part_of(places, "figures-4-6").finding
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"stages": [{}]}', '{"stages": 3}'])

@@ -209,11 +209,16 @@ def _loads(runs: Runs) -> str:
 
 
 def _verdict_of_load(load: float, lots: Figure | None) -> str:
-    if lots is None or lots.lowest is None:
+    if lots is None or lots.lowest is None or lots.highest is None:
         return ""
     if load < lots.lowest:
-        return "As in the paper's figures, text needs them less than any that were drawn."
-    return "Text does not need them less than every draw: what the paper's figures show does not appear."
+        return "Text needs them less than any that were drawn: what the paper's choice is for appears."
+    if load > lots.highest:
+        return (
+            "Text needs them more than any that were drawn: what speech uses most, text uses too, and what "
+            "the paper's choice is for does not appear."
+        )
+    return "Text needs them no more and no less than those that were drawn."
 
 
 def _latency(runs: Runs) -> str:
