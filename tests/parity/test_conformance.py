@@ -49,7 +49,9 @@ def test_a_checkpoint_that_is_not_the_model_is_noticed(
 def test_a_token_that_does_not_keep_to_its_mask_is_noticed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("deeptalk.backbone.router.mask_selection", lambda router, native, *rest, **named: native)
+    monkeypatch.setattr(
+        "deeptalk.backbone.router.mask_selection", lambda router, native, *rest, **named: native
+    )
     with pytest.raises(ConformanceError, match="chose an expert that its mask forbids"):
         conform("olmoe", tmp_path)
 
