@@ -21,7 +21,7 @@ Renorm = Literal["group", "topk", "none"]
 """What the weights of a masked choice are measured against (method.md, section 8).
 
 ``group``: the scores of all allowed experts, as the paper has it. ``topk``: those of the chosen ones alone,
-so that they sum to 1. ``none``: the scores of all experts, so that they are what they would be without a mask.
+so that they sum to 1. ``none``: the scores of all experts, so that they are as without a mask.
 """
 
 Decision = tuple[Tensor, Tensor, Tensor]
