@@ -182,7 +182,8 @@ def _seconds(call: Any, device: "torch.device") -> float:
 
 def _small(recipe: "Recipe") -> "Recipe":
     """The stage for the tiny model on a CPU."""
-    objective: Any = replace(recipe.objective, text_chunk=None)  # pyright: ignore[reportCallIssue]
+    objective: Any = recipe.objective
+    objective = replace(objective, text_chunk=None)
     return replace(recipe, objective=objective, batch_size=512, precision="fp32", weights="fp32")
 
 

@@ -251,7 +251,7 @@ class Work:
         if found is None:
             print(f"interrupted; the same command goes on with {self.out}", file=sys.stderr)
             raise typer.Exit(130)
-        heard_by = listener and {"name": listener.name, "hash": listener.hash}
+        heard_by = None if listener is None else {"name": listener.name, "hash": listener.hash}
         if heard_by is not None:
             write_json(self.out / RECOGNISER, heard_by)
         return Ran(given=found, settings=settings, heard_by=heard_by)

@@ -71,8 +71,8 @@ def score_speech(
         found = similarities(items, run / AUDIO, embed)
         _add(scores, mean_of("similarity", found, unit="cosine", missing=0.0, seed=seed))
     if measure is not None:
-        for figure, values in qualities(items, run / AUDIO, measure).items():
-            _add(scores, mean_of(figure, values, unit="of 5", missing=1.0, seed=seed))
+        for figure, found in qualities(items, run / AUDIO, measure).items():
+            _add(scores, mean_of(figure, found, unit="of 5", missing=1.0, seed=seed))
     missing = reports["target"].missing
     values: dict[str, Any] = {
         "kind": "tts",
@@ -175,7 +175,7 @@ def recode(
     if found is None:
         print(f"interrupted; the same command goes on with {out}", file=sys.stderr)
         raise typer.Exit(130)
-    heard_by = listener and {"name": listener.name, "hash": listener.hash}
+    heard_by = None if listener is None else {"name": listener.name, "hash": listener.hash}
     if heard_by is not None:
         write_json(out / RECOGNISER, heard_by)
     tell_run(

@@ -64,8 +64,8 @@ def serve_fleet(
     Ray runs on this machine for as long, or is the cluster that RAY_ADDRESS names.
     """
     try:
-        import ray
-        from ray import serve as ray_serve
+        import ray  # pyright: ignore[reportMissingImports]
+        from ray import serve as ray_serve  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is missing: pip install 'deeptalk[ray]'.") from error
     bind(host, port).close()  # Ray would only say later that it can't be had
@@ -138,7 +138,7 @@ class Replica:
     """One server: its application, how many slots it has free, and its end."""
 
     def __init__(self, fleet: Fleet, farewell: Any) -> None:
-        from ray import serve as ray_serve
+        from ray import serve as ray_serve  # pyright: ignore[reportMissingImports]
 
         configure_logging()
         self._fleet, self._farewell = fleet, farewell
@@ -187,7 +187,7 @@ def named(app: App, name: str) -> App:
 
 def _application(ray_serve: Any, fleet: Fleet, farewell: Any) -> Any:
     """The deployment; more requests are let through than there are slots, so that nobody waits in silence."""
-    from ray.serve.config import RequestRouterConfig
+    from ray.serve.config import RequestRouterConfig  # pyright: ignore[reportMissingImports]
 
     limits = fleet.limits
     deployment = ray_serve.deployment(

@@ -1,5 +1,7 @@
 """Which replica a request goes to; read by Ray Serve's proxies."""
 
+# pyright: reportMissingImports=false
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,13 +19,13 @@ class FreeSlotsRouter(ConsistentHashRouter):
         self._since: dict[Any, tuple[Any, set[str]]] = {}
 
     async def choose_replicas(
-        self, candidate_replicas: Sequence[Any], pending_request: Any = None
+        self, candidate_replicas: Sequence[Any], pending_request: Any | None = None
     ) -> list[list[Any]]:
         """The replicas to ask, one after the other."""
         metadata = None if pending_request is None else pending_request.metadata
         if metadata is None or metadata.session_id or not candidate_replicas:
             return await super().choose_replicas(list(candidate_replicas), pending_request)
-        pending_request.routing_context.should_backoff = True
+        pending_request.routing_context.should_backoff = True  # pyright: ignore[reportOptionalMemberAccess]
         ranked = sorted(candidate_replicas, key=self._free_slots, reverse=True)
         self._sent_to(ranked[0]).add(metadata.internal_request_id)
         return [[replica] for replica in ranked]

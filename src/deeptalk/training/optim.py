@@ -111,7 +111,7 @@ class AdamW8bit(AdamW):
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimiser over the trainable parameters of `model`."""
         try:
-            from torchao.optim import AdamW8bit as TorchaoAdamW
+            from torchao.optim import AdamW8bit as TorchaoAdamW  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ConfigError(
                 "8-bit optimiser states need torchao; install deeptalk[8bit], or take AdamW."

@@ -3,6 +3,8 @@
 DeepSpeed is the extra `deeptalk[deepspeed]`; what it is told comes from `accelerate launch --use_deepspeed`.
 """
 
+# pyright: reportMissingImports=false
+
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
