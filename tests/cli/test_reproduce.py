@@ -216,6 +216,16 @@ def test_with_results_that_are_current_nothing_is_run(verb, tmp_path):
     assert "24 of 24 cells filled" in result.output
 
 
+def test_an_interruption_while_data_are_made_is_told_alike(verb, monkeypatch, tmp_path):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deeptalk.cli.missing.prepare_data", interrupted)
+    result = CliRunner().invoke(app, ["reproduce", "--only", "table-8", *places_in(tmp_path)])
+    assert result.exit_code == 130
+    assert "the same command goes on from here" in result.stderr
+
+
 def test_results_of_other_recipes_are_run_anew(tmp_path):
     places = places_of(tmp_path / "results" / "pocket" / "runs")
     for name in ("start", "adaptive", "experts-6", "experts-9", "experts-12"):
@@ -244,7 +254,8 @@ def test_a_report_of_what_is_there_runs_nothing(verb, tmp_path):
     [
         (["--only", "table-88"], "did you mean 'table-8'?"),
         (["--only", "modle"], "did you mean 'model'?"),
-        (["--only", "model", "--no-run"], "leave one of them out"),
+        (["--only", "model", "--no-run"], "--no-run only reports"),
+        (["--only", "model", "--json"], "--json lists the cells"),
         (["--size", "full"], "pocket"),
         (["--processes", "0"], "processes"),
         (["--seeds", "0"], "seeds"),

@@ -78,6 +78,8 @@ def reproduce(
     names = _checked(only or list(known), [*known, MODEL])
     if MODEL in names and not run:
         raise ConfigError("--no-run only reports, and 'model' is nothing to report: leave one of them out.")
+    if MODEL in names and json:
+        raise ConfigError("--json lists the cells of tables, and 'model' has none: leave one of them out.")
     if MODEL in names:
         make_model(root, workers=workers, processes=processes, compiled=compiled, evaluate=evaluate)
     asked = [known[name] for name in names if name != MODEL]
@@ -87,16 +89,19 @@ def reproduce(
     if run:
         from deeptalk.cli.progress import bars
 
-        with bars() as show:
-            is_done = run_missing(
-                asked,
-                root=root,
-                places=places,
-                seeds=seeds,
-                processes=processes,
-                workers=workers,
-                show=show,
-            )
+        try:
+            with bars() as show:
+                is_done = run_missing(
+                    asked,
+                    root=root,
+                    places=places,
+                    seeds=seeds,
+                    processes=processes,
+                    workers=workers,
+                    show=show,
+                )
+        except KeyboardInterrupt:  # while data are made
+            is_done = False
         if not is_done:
             _tell_interruption()
     keep_load(root, places)

@@ -82,7 +82,7 @@ def write_loads(places: Places) -> None:
     count[1, :, :, :2] = 3  # text prefers the first two
     load = ExpertLoad(count=count, mass=count.double(), num_tokens=torch.full((2, 2, 4), 8), even=None)
     for name in ("load-start", "load"):
-        write_load(places.runs / f"{name}.json", load, provenance={})
+        write_load(places.runs / f"{name}.json", load, provenance={"model_hash": MODEL})
 
 
 def test_without_results_every_cell_of_a_variant_is_not_run(places):
@@ -231,6 +231,8 @@ def test_loads_are_shares_of_choices(places):
     assert cell(part, "4 by load (adaptive)", "text, all layers").value == pytest.approx(12.5)
     assert cell(part, "4 by lot, draw 1", "text, layer 0").value == pytest.approx(37.5)
     assert cell(part, "shipped model, after all stages", "text, last layer").value == pytest.approx(25.0)
+    (places.assets / "evaluation.json").write_text(json.dumps({"scores": {}, "about": {"model": "another"}}))
+    assert not cell(part_of(places, "figures-4-6"), "shipped model, after all stages", "text, layer 0").is_run
     assert "than any that were drawn" not in part.finding  # of one draw nothing is said
     write_run(places.runs, "random-2", audio_experts=[[0], [3]])
     assert "Text needs them less than any that were drawn" in part_of(places, "figures-4-6").finding

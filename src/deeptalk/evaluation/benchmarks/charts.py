@@ -96,7 +96,7 @@ def line_chart(steps: Sequence[str], lines: Sequence[Line]) -> str:
         places = [(left + step * i, up(v)) for i, v in enumerate(line.values) if v is not None]
         if not places:
             continue
-        colour = f"hsl({number * 360 // len(lines)} 60% 45%)"
+        colour = "var(--ink)" if line.is_marked else f"hsl({number * 360 // len(lines)} 60% 45%)"
         joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         width = 3 if line.is_marked else 1.4
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="{width}" points="{joined}"/>')

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from deeptalk.evaluation.benchmarks.report_text import table_lines
 from deeptalk.evaluation.benchmarks.small_cells import Cell
 from deeptalk.evaluation.benchmarks.small_runs import Run
-from deeptalk.evaluation.benchmarks.small_tables import Table
+from deeptalk.evaluation.benchmarks.small_tables import LOADS, Table
 
 TITLE = "The paper's tables in small"
 NOT_RUN = "*not run*"
+FIGURE = "pocket/load.png"
+"""Where the picture of the shipped model's load lies beside the text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -49,6 +51,8 @@ def markdown(report: Report) -> str:
     lines += [f"- **{part.table.title}.** {part.finding}" for part in report.parts]
     for part in report.parts:
         lines += ["", *table_text(part)]
+        if part.table.name == LOADS.name and report.figure is not None:
+            lines += [f"![Load of the shipped model]({FIGURE})", ""]
     lines += ["## The runs", "", *table_lines(RUN_HEADER, run_rows(report.runs))]
     lines += stale_lines(report.runs)
     return "\n".join(lines).rstrip() + "\n"
@@ -70,7 +74,7 @@ def header_of(part: Part) -> list[str]:
     header = [""]
     for column in part.table.columns:
         header += [column.name, "paper"] if _has_paper(part, column.name) else [column.name]
-    return [*header, "n", "seeds", "minutes", "MB"]
+    return [*header, "n", "runs", "minutes", "MB"]
 
 
 def rows_of(part: Part) -> list[list[str]]:
@@ -86,9 +90,9 @@ def rows_of(part: Part) -> list[list[str]]:
         known = [cell for cell in cells.values() if cell.is_run]
         numbers = dict.fromkeys(str(cell.n) for cell in known if cell.n)
         first = known[0] if known else Cell(table="", row="", column="")
-        seeds = str(len(set(zip(first.runs, first.seeds, strict=True)))) if known else ""
+        number = str(len(first.runs)) if known else ""
         cost = ["–" if v is None else f"{v:.0f}" for v in (first.minutes, first.peak_memory_mb)]
-        found.append([*row, " / ".join(numbers), seeds, *(cost if known else ("", ""))])
+        found.append([*row, " / ".join(numbers), number, *(cost if known else ("", ""))])
     return found
 
 

@@ -23,7 +23,7 @@ from deeptalk.evaluation.benchmarks.small_runs import (
     shipped_hash,
 )
 from deeptalk.evaluation.benchmarks.small_tables import TABLES, Table, forgetting
-from deeptalk.experts.load import read_load
+from deeptalk.experts.load import read_load, read_provenance
 
 START_LOAD = "load-start"
 """The load by which audio experts are chosen: of the model that stage 2.1 begins with."""
@@ -79,4 +79,6 @@ def build_report(places: Places, variants: Sequence[str], *, recipes_of: Recipes
 def _loads(places: Places, trained: Mapping[str, Sequence[Run]]) -> dict[str, tuple[Run, ...]]:
     start, shipped = places.runs / f"{START_LOAD}.json", places.runs / f"{LOAD}.json"
     found = load_runs(trained, read_load(start)) if start.is_file() else {}
-    return found | (shipped_load(places.assets, read_load(shipped)) if shipped.is_file() else {})
+    if not shipped.is_file() or read_provenance(shipped).get("model_hash") != shipped_hash(places.assets):
+        return found
+    return found | shipped_load(places.assets, read_load(shipped))
