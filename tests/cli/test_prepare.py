@@ -78,6 +78,33 @@ def test_a_folder_becomes_manifests(corpus, questions, tmp_path):
     assert f"left out, asked by {questions}: 1" in printed
 
 
+def test_lists_of_fairseq_and_kaldi_become_recordings(tmp_path, tone):
+    tone("a.wav")
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\na.wav\t9600\nb.wav\t9600\n")
+    (tmp_path / "train.wrd").write_text("hello\nlost\n")
+    (told,) = lines(
+        run("prepare", "folder", tmp_path / "train.tsv", "--out", tmp_path / "d", "--json")
+    ).values()
+    assert (told["manifest"], told["num_records"], told["rejects"]) == ("train", 1, {"no such audio": 1})
+    (record,) = read_manifest(tmp_path / "d" / "train.jsonl", kind="recording").records
+    assert (record["id"], record["text"], record["duration"], record["source"]) == (
+        "a",
+        "hello",
+        0.6,
+        "train",
+    )
+    kaldi = tmp_path / "kaldi"
+    kaldi.mkdir()
+    (kaldi / "wav.scp").write_text(f"u1 {tmp_path / 'a.wav'}\n")
+    (kaldi / "text").write_text("u1 hello you\n")
+    run("prepare", "folder", kaldi, "--out", tmp_path / "d")
+    (record,) = read_manifest(tmp_path / "d" / "kaldi.jsonl", kind="recording").records
+    assert (record["id"], record["text"]) == ("u1", "hello you")
+    (tmp_path / "train.wrd").write_text("hello\n")
+    stderr = run("prepare", "folder", tmp_path / "train.tsv", "--out", tmp_path / "e", code=2).stderr
+    assert "2 recordings, and 1 lines in its .wrd" in stderr
+
+
 def test_answers_get_their_codes(corpus, tmp_path):
     out, codec = tmp_path / "data", tmp_path / "codec"
     run("prepare", "folder", corpus, "--out", out)

@@ -16,7 +16,7 @@ from deeptalk.data.shar import unpack_shar
 from deeptalk.data.shards import Processes
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.evaluation.benchmarks.question_sets import read_questions
-from deeptalk.evaluation.benchmarks.speech_lists import read_references, read_say_list
+from deeptalk.evaluation.benchmarks.speech_lists import read_references, read_say_list, read_speech
 
 _EVERY = 1_000
 """Records between two words about progress."""
@@ -54,7 +54,10 @@ def prepare_corpus(
         _prepare_evaluation(name, source, out, licence=licence, json=json)
         return
     note = {"source": name, "license": licence or NOT_STATED}
-    if name == "folder":
+    if name == "folder" and is_speech_list(source):
+        note["source"] = source.resolve().stem
+        manifests = {note["source"]: _Manifest(kind="recording", records=_listed(source))}
+    elif name == "folder":
         note["source"] = source.resolve().name
         manifests = {
             key: _Manifest(kind=own.kind, records=own.records) for key, own in read_folder(source).items()
@@ -89,6 +92,16 @@ def prepare_corpus(
         _tell(out, one, note["license"], json=json)
 
 
+def is_speech_list(path: Path) -> bool:
+    """Whether a path is fairseq's ``.tsv`` (with a ``.wrd``), or a folder of Kaldi's ``wav.scp``."""
+    return path.suffix == ".tsv" or (path.is_dir() and (path / "wav.scp").is_file())
+
+
+def _listed(source: Path) -> Iterator[Record]:
+    for item in read_speech(source):
+        yield {"id": item.id, "audio": str(item.audio.resolve()), "text": item.text}
+
+
 def _shar_name(source: Path) -> str:
     """What a folder of Shar is called: `deeptalk shar` writes it into one called shar."""
     folder = source.resolve()
@@ -111,8 +124,7 @@ def _unpacked(source: Path, out: Path, *, workers: int) -> _Manifest:
 
 def _asked(path: Path) -> list[str]:
     """What an evaluation set asks, or has transcribed or said."""
-    is_speech = path.suffix in (".lst", ".tsv") or (path.is_dir() and (path / "wav.scp").is_file())
-    if is_speech:
+    if path.suffix == ".lst" or is_speech_list(path):
         return list(read_references(path)[0].values())
     texts = [item.question for item in read_questions(path) if item.question]
     if not texts:

@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import soundfile
 
+from deeptalk.data.codes import read_codes
 from deeptalk.data.corpora.contamination import KnownQuestions, texts_of
 from deeptalk.data.manifest import Kind, Record, find_fault, write_lines
 from deeptalk.errors import DataError
@@ -114,12 +116,13 @@ def prepare_records(
 
 
 def _measure(record: dict[str, Any]) -> str | None:
-    """Give every recording its duration; the reason where a file isn't there or can't be read."""
+    """Give every recording its duration; the reason where sound or codes aren't there or can't be read."""
     if "audio" in record:
         return _measure_one(record)
     messages = [dict(message) for message in record.get("messages", ())]
     for message in messages:
         reason = _measure_one(message) if "audio" in message else None
+        reason = reason or (_fault_of_codes(message) if "codes" in message else None)
         if reason is not None:
             return reason
     if messages:
@@ -128,15 +131,34 @@ def _measure(record: dict[str, Any]) -> str | None:
 
 
 def _measure_one(part: dict[str, Any]) -> str | None:
-    path = Path(part["audio"])
-    if not path.is_file():
+    if not Path(part["audio"]).is_file():
         return "no such audio"
+    seconds = _seconds_of(part["audio"])
+    if seconds is None:
+        return "unreadable audio"
+    if part.get("offset", 0.0) >= seconds:
+        return "clip outside its recording"
     if part.get("duration") is None:
-        try:
-            part["duration"] = soundfile.info(path).duration - part.get("offset", 0.0)
-        except (soundfile.SoundFileError, OSError):
-            return "unreadable audio"
+        part["duration"] = seconds - part.get("offset", 0.0)
     return None if part["duration"] > 0 else "bad duration"
+
+
+@lru_cache(maxsize=1_024)  # long recordings hold many clips, one after the other
+def _seconds_of(path: str) -> float | None:
+    """How long a recording is by its header; None where it can't be read."""
+    try:
+        return soundfile.info(path).duration
+    except (soundfile.SoundFileError, OSError):
+        return None
+
+
+def _fault_of_codes(message: Mapping[str, Any]) -> str | None:
+    """Why codes can't be read; whether they are in a codebook is known where there is a model."""
+    try:
+        read_codes(message, codebook_size=1 << 15)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _seconds(record: Record) -> float:

@@ -56,11 +56,15 @@ def _read_aishell(folder: Path) -> Manifests:
     path = root / "transcript" / "aishell_transcript_v0.8.txt"
     if not path.is_file():
         raise DataError(f"{path} is missing; give the folder data_aishell of AISHELL-1.")
-    texts = {name: "".join(text.split()) for name, text in _transcripts(path)}
+    texts = {name: "".join(text.split()).translate(_NARROW).upper() for name, text in _transcripts(path)}
     parts = [part for part in ("train", "dev", "test") if (root / "wav" / part).is_dir()]
     if not parts:
         raise DataError(f"{root / 'wav'} holds no train, dev or test; unpack the archives of speakers in it.")
     return {f"aishell-1-{part}": _aishell_part(root / "wav" / part, texts) for part in parts}
+
+
+_NARROW = str.maketrans("ａｂｃｋｔ", "abckt")
+"""Wide letters that stand in some of AISHELL-1's transcripts; recipes write them narrow, and in capitals."""
 
 
 def _aishell_part(folder: Path, texts: dict[str, str]) -> Iterator[Record]:
