@@ -1,6 +1,6 @@
 """Dialogues that are stepped in one forward, joining and leaving at any time, go on as they would alone."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,7 +46,9 @@ def test_each_dialogue_equals_itself_alone(
     model: DeepTalk, routing: Routing, monkeypatch: pytest.MonkeyPatch
 ):
     is_audio = ((0, 2, 4), (1, 2, 3))
-    config = replace(model.config, audio_experts=is_audio, routing=asdict(routing))
+    config = replace(
+        model.config, audio_experts=is_audio, routing={"text": routing.text, "audio": routing.audio}
+    )
     monkeypatch.setattr(model, "config", config)
     engine = DecodingEngine(model)
     alone, after = [], []
