@@ -177,8 +177,10 @@ def _table_4(runs: Runs) -> str:
 
 def _table_7(runs: Runs) -> str:
     parts = [
-        compare(runs, ["adaptive"], ["experts-12"], TEXT, names=("4 audio experts", "12"), sign=-1),
-        compare(runs, ["adaptive"], ["experts-9"], SPOKEN, names=("4 audio experts", "9")),
+        compare(
+            runs, ["adaptive"], ["experts-12"], TEXT, names=("4 audio experts", "12 audio experts"), sign=-1
+        ),
+        compare(runs, ["adaptive"], ["experts-9"], SPOKEN, names=("4 audio experts", "9 audio experts")),
     ]
     return _told(parts, "More audio experts cost text and, up to 18 of 64, help speech")
 
@@ -350,7 +352,7 @@ def _upper(text: str) -> str:
 
 
 def _near(value: float) -> str:
-    return f"within {NEAR:g} points" if abs(value) <= NEAR else f"{abs(value):.1f} points off that"
+    return f"measured within {NEAR:g} points" if abs(value) <= NEAR else f"{abs(value):.1f} points off that"
 
 
 def _between(figure: Figure) -> str:
