@@ -23,27 +23,18 @@ def kept(recipes: Any) -> dict[str, Any]:
     return json.loads(json.dumps({"stages": stages}))
 
 
-def test_a_run_is_done_when_every_stage_is_of_todays_recipe(tmp_path: Path):
-    path = varied.results_file(tmp_path, "adaptive", 1)
-    assert path == tmp_path / "adaptive.json"
+def test_a_run_has_a_file_for_each_seed(tmp_path: Path):
+    assert varied.results_file(tmp_path, "adaptive", 1) == tmp_path / "adaptive.json"
     assert varied.results_file(tmp_path, "adaptive", 2) == tmp_path / "adaptive-seed-2.json"
-    assert not varied.is_done("adaptive", 1, tmp_path)
-    path.write_text(json.dumps(kept(ADAPTIVE.stages[:2])))
-    assert not varied.is_done("adaptive", 1, tmp_path)
-    path.write_text(json.dumps(kept(ADAPTIVE.stages)))
-    assert varied.is_done("adaptive", 1, tmp_path)
-    assert not varied.is_done("adaptive", 2, tmp_path)
-    other = (*ADAPTIVE.stages[:2], replace(ADAPTIVE.stages[2], num_steps=201))
-    path.write_text(json.dumps(kept(other)))
-    assert not varied.is_done("adaptive", 1, tmp_path)
 
 
-def test_figures_of_recipes_without_later_settings_still_count(tmp_path: Path):
-    found = kept(ADAPTIVE.stages)
-    for stage in found["stages"]:
-        stage["recipe_values"]["routing"].pop("renorm", None)
-    varied.results_file(tmp_path, "adaptive", 1).write_text(json.dumps(found))
-    assert varied.is_done("adaptive", 1, tmp_path)
+def test_figures_count_for_the_recipe_that_gave_them_and_for_later_settings_with_a_default():
+    recipe = ADAPTIVE.stages[1]
+    (stage,) = kept([recipe])["stages"]
+    stage["recipe_values"]["routing"].pop("renorm", None)
+    assert varied._is_of(stage, recipe)
+    assert not varied._is_of(stage, replace(recipe, num_steps=13))
+    assert not varied._is_of(stage, ADAPTIVE.seeded(2).stages[1])
 
 
 def test_the_start_is_a_text_backbone_that_cannot_be_asked_and_stage_1_that_can():

@@ -45,15 +45,6 @@ def stages_of(variant: str, seed: int) -> "Sequence[Any]":
     return (BRIEF_TEXT, BRIEF_ALIGN) if variant == START else VARIANTS[variant].seeded(seed).stages
 
 
-def is_done(variant: str, seed: int, results: Path) -> bool:
-    """Whether every stage of a run has been measured as its recipe stands now."""
-    found = read_results(results_file(results, variant, seed))
-    if found is None:
-        return False
-    recipes = stages_of(variant, seed)
-    return len(found["stages"]) == len(recipes) and all(map(_is_of, found["stages"], recipes))
-
-
 def _is_of(stage: Mapping[str, Any], recipe: Any) -> bool:
     """Whether figures are those of a recipe, which may have gained settings with a default since."""
     return bool(recipe.makes_the_same_as(stage["recipe_values"]))
