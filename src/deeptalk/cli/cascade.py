@@ -15,7 +15,7 @@ from deeptalk.cli.measured import EVERY
 from deeptalk.cli.opening import open_model
 from deeptalk.cli.varied import about_machine
 from deeptalk.evaluation.answers import Respondent
-from deeptalk.evaluation.metrics import exact_score
+from deeptalk.evaluation.metrics import exact_score, wer_score
 from deeptalk.evaluation.normalize import plain
 from deeptalk.evaluation.pocket import open_judges, sound_of
 from deeptalk.evaluation.questions import FIVE_CATEGORIES, EvalSet
@@ -34,13 +34,15 @@ def run_cascade(model: str, *, every: int = EVERY) -> dict[str, Any]:
     heard = [one.text or "." for one in respondent.answer(asked, mode="asr")]
     texts = [one.text for one in respondent.answer([respondent.written(q) for q in heard], mode="text")]
     aloud = [respondent.written(READ_ALOUD.format(text=text or ".")) for text in texts]
-    sounds = [sound_of(one, loaded.codec) for one in respondent.answer(aloud, mode=f"speaker:{VOICE}")]
+    read = respondent.answer(aloud, mode=f"speaker:{VOICE}")
+    sounds = [sound_of(one, loaded.codec) for one in read]
     said = [judge.transcribe(sound, sample_rate=loaded.codec.sample_rate) for sound in sounds]
     answers = [item.answers[-1] for item in items]
     rows = {"speech_to_text": texts, "speech_to_speech/bigram": said}
     scores = [
         exact_score("speech_to_text/all", texts, answers),
         exact_score("speech_to_speech/bigram", said, answers),
+        wer_score("read_aloud_wer/bigram", said, [one.text for one in read]),
     ]
     verdicts = {
         row: {
