@@ -98,9 +98,13 @@ def test_a_backbone_without_a_right_answer_has_no_drop(questions, backbone, mode
 
 def test_the_harness_keeps_answers_by_model_and_length(backbone, model_folder, tmp_path, monkeypatch):
     kept: list[str] = []
+    chats: list[bool] = []
 
-    def run_tasks(model: object, tasks: list[str], *, cache: Path, **_: object) -> dict[str, list[float]]:
+    def run_tasks(
+        model: object, tasks: list[str], *, cache: Path, is_chat: bool, **_: object
+    ) -> dict[str, list[float]]:
         kept.append(cache.name)
+        chats.append(is_chat)
         return {f"{tasks[0]}/acc": [1.0]}
 
     for name, stand_in in (("register", lambda: None), ("harness_version", lambda: "0")):
@@ -111,6 +115,12 @@ def test_the_harness_keeps_answers_by_model_and_length(backbone, model_folder, t
         run(*given, "--max-length", length)
     assert len(set(kept)) == 4
     assert kept[:2] == kept[4:]
+    assert not any(chats)
+    for options, template in (((), "raw"), (("--chat",), "chat")):
+        total = json.loads(run(*given, *options, "--json").stdout.splitlines()[-1])
+        assert total["engine"]["template"] == template
+        assert len(total["engine"]["template_hash"]) == 16
+    assert chats[-2:] == [True, True]
 
 
 def test_mistakes_are_one_line_and_nothing_is_written(
@@ -128,6 +138,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(
         (("--baseline", backbone, "--task", "mmlu", "--questions", questions), "leave it out, or --task"),
         (("--baseline", backbone, "--cache", tmp_path / "kept"), "name a --task too"),
         (("--baseline", backbone, "--run-unsafe-code"), "name a --task too"),
+        (("--baseline", backbone, "--chat"), "name a --task too"),
         (("--baseline", backbone, "--out", "/proc/x/y"), "can't be written"),
     ):
         lines = run("--model", model_folder, "--out", out, *options, code=2).stderr.splitlines()

@@ -55,6 +55,10 @@ def text(
             "--run-unsafe-code", help="Let tasks run what the model writes (HumanEval, MBPP); no sandbox."
         ),
     ] = False,
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="Put the harness's questions as turns of a dialogue, not as raw text."),
+    ] = False,
     cache: Annotated[
         Path | None,
         typer.Option("--cache", metavar="DIR", help="Keeps the harness's answers: a stopped run goes on."),
@@ -81,15 +85,17 @@ def text(
 
     if tasks and questions is not None:
         raise ConfigError("--questions is of the pocket domain; leave it out, or --task.")
-    if not tasks and ((task_folder or cache or max_length) is not None or runs_code):
+    if not tasks and ((task_folder or cache or max_length) is not None or runs_code or chat):
         raise ConfigError(
-            "--task-folder, --max-length, --cache and --run-unsafe-code are for the harness; name a --task "
-            "too."
+            "--task-folder, --max-length, --cache, --chat and --run-unsafe-code are for the harness; name a "
+            "--task too."
         )
     if out is not None:
         check_place(out)
     if tasks:
-        engine, ask = _harness(tasks, task_folder, limit, batch_size, max_length, cache, runs_code)
+        engine, ask = _harness(
+            tasks, task_folder, limit, batch_size, max_length, cache, runs_code=runs_code, is_chat=chat
+        )
     else:
         engine, ask = _own(questions, limit)
     loaded = open_model(model)
@@ -106,7 +112,7 @@ def text(
         "of_means": drop and drop.of_means,
         "mean_of_task_drops": drop and drop.mean_of_sets,
         "num_tasks": len(found),
-        "engine": engine,
+        "engine": engine | {"template_hash": loaded.engine.layout.template.digest},
         "limit": limit,
         "about": about_model(loaded, model_folder(model)),
         "backbone": model_hash(bare.model),
@@ -150,7 +156,8 @@ def _own(questions: Path | None, limit: int | None) -> tuple[dict[str, Any], Any
         return scores
 
     data = digest_of(asked.folder / "questions.jsonl")
-    return {"scorer": "own", "version": "1", "data": data, "normalizer": "plain-en 1"}, ask
+    told = {"version": "1", "data": data, "normalizer": "plain-en 1", "template": "chat"}
+    return {"scorer": "own", **told}, ask
 
 
 def _harness(
@@ -160,7 +167,9 @@ def _harness(
     batch_size: int,
     max_length: int | None,
     cache: Path | None,
+    *,
     runs_code: bool,
+    is_chat: bool,
 ) -> tuple[dict[str, Any], Any]:
     """Tasks of lm-evaluation-harness; ConfigError where it is not installed."""
     from deeptalk.evaluation.benchmarks.lm_harness import harness_version, register, run_tasks
@@ -174,6 +183,9 @@ def _harness(
         kept = None if cache is None else cache / f"{model_hash(loaded.model)}-{model.max_positions}"
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
-        return run_tasks(model, tasks, folder=folder, limit=limit, cache=kept, runs_code=runs_code)
+        return run_tasks(
+            model, tasks, folder=folder, limit=limit, cache=kept, runs_code=runs_code, is_chat=is_chat
+        )
 
-    return {"scorer": "lm-eval", "version": harness_version(), "data": None, "normalizer": None}, ask
+    told = {"version": harness_version(), "data": None, "normalizer": None}
+    return {"scorer": "lm-eval", **told, "template": "chat" if is_chat else "raw"}, ask

@@ -1,16 +1,20 @@
 """The harness's requests in, its answers out, on a stand-in for the harness, which need not be installed."""
 
+import json
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
-from deeptalk.decoding import LoadedModel
+from deeptalk.decoding import DecodingOptions, Limits, LoadedModel
 from deeptalk.errors import ConfigError
+from deeptalk.evaluation.answers import Asked, Respondent
 from deeptalk.evaluation.benchmarks import lm_harness
 from deeptalk.evaluation.benchmarks.lm_harness import continuation_of, continue_all
 from deeptalk.evaluation.benchmarks.text_model import Continuation, TextModel
+from deeptalk.streams import Turn, encode_dialogue
+from deeptalk.streams.text import ByteTokenizer
 
 
 @pytest.mark.parametrize(
@@ -80,7 +84,8 @@ def test_the_class_answers_requests(harness, loaded: LoadedModel, monkeypatch: p
     assert harness == {"deeptalk": made}
     assert lm_harness.register() is made
     lm = made(model="DIR", batch_size="3", max_batch_size=None, device="cpu")
-    assert (opened[:1], lm.is_begun, lm.tokenizer_name) == (["DIR"], True, "deeptalk DIR")
+    digest = loaded.engine.layout.template.digest
+    assert (opened[:1], lm.is_begun, lm.tokenizer_name) == (["DIR"], True, f"deeptalk DIR {digest}")
     assert lm.text_model.batch_size == 3
     if not torch.cuda.is_available():
         made(model="DIR", device="cuda:0")  # what the harness's command line asks for of itself
@@ -99,6 +104,34 @@ def test_the_class_answers_requests(harness, loaded: LoadedModel, monkeypatch: p
     texts = lm.generate_until(asked(("abc", {"max_gen_toks": 4}), ("d", {"until": ["x"], "max_gen_toks": 2})))
     assert texts[0] == model.continue_texts(["abc"], Continuation(max_tokens=4))[0]
     assert len(texts) == 2
+
+
+def test_chats_are_put_as_in_dialogue(harness, loaded: LoadedModel) -> None:
+    lm = lm_harness.register()(TextModel(loaded.engine, batch_size=2))
+    asked = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "red or blue"}]
+    context = lm.apply_chat_template(asked)
+    turns = [Turn(role=m["role"], text=m["content"]) for m in asked]
+    for score, is_greedy in lm.loglikelihood([SimpleNamespace(args=(context, "red"))]):
+        example = encode_dialogue(
+            [*turns, Turn(role="assistant", text="red")],
+            tokenizer=ByteTokenizer(),
+            layout=loaded.engine.layout,
+            mode="text",
+        )
+        kept = example.labels[0] >= 0
+        kept[kept.nonzero()[-1]] = False  # the end of the answer is not asked about
+        model = loaded.model
+        with torch.inference_mode():
+            states = model.backbone(model.embed(example.grid[None])).hidden[0][kept]
+            log_probs = model.backbone.lm_head(states).log_softmax(-1)
+        labels = example.labels[0][kept]
+        assert score == pytest.approx(float(log_probs.gather(1, labels[:, None]).sum()), abs=1e-4)
+        assert is_greedy == bool((log_probs.argmax(-1) == labels).all())
+    (text,) = lm.generate_until([SimpleNamespace(args=(context, {"max_gen_toks": 5}))])
+    options = DecodingOptions(limits=Limits(max_text_tokens=5))
+    (answer,) = Respondent(loaded.engine, options=options).answer([Asked(turns=tuple(turns))], mode="text")
+    assert text.strip() == answer.text
+    assert json.loads(lm.chat_template(True))["user"] == "User:{text}\n"
 
 
 def test_without_the_harness_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

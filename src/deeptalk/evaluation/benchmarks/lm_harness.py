@@ -6,14 +6,17 @@ classes of others, so its command line is started from here::
     python -m deeptalk.evaluation.benchmarks.lm_harness --model deeptalk --model_args model=DIR --tasks mmlu
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from os import environ
 from pathlib import Path
 from typing import Any
 
 from deeptalk.errors import ConfigError, DataError
+from deeptalk.evaluation.benchmarks.chat_text import chat_text
 from deeptalk.evaluation.benchmarks.text_model import Continuation, TextModel, text_backbone
 
 _TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -106,7 +109,17 @@ def register() -> type[Any]:
         @property
         def tokenizer_name(self) -> str:
             """What tells the harness's caches of requests apart."""
-            return f"deeptalk {self.name}"
+            return f"deeptalk {self.name} {self.text_model.template.digest}"
+
+        def apply_chat_template(
+            self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+        ) -> str:
+            """Messages in the model's own template, as in dialogue; a baseline has the same."""
+            return chat_text(chat_history, self.text_model.template, opens_answer=bool(add_generation_prompt))
+
+        def chat_template(self, chat_template: bool | str = False) -> str:
+            """The template for the harness's record; there is one, whatever is asked for."""
+            return json.dumps(asdict(self.text_model.template), ensure_ascii=False)
 
         def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> Any:
             """Log-probability of each continuation and whether it is the greedy one."""
@@ -139,6 +152,7 @@ def run_tasks(
     limit: int | None = None,
     cache: Path | None = None,
     runs_code: bool = False,
+    is_chat: bool = False,
 ) -> dict[str, list[float]]:
     """By task and metric (``TASK/METRIC``, with the harness's filter if it has a name) every item's score.
 
@@ -151,6 +165,7 @@ def run_tasks(
             ``max_positions`` only, since the harness knows an answer by its request alone.
         runs_code: whether tasks may run what the model writes (HumanEval, MBPP), as the harness does: in
             processes of their own with a time limit, not in a sandbox.
+        is_chat: whether questions are put as turns of a dialogue, examples as earlier turns, else as raw text.
 
     Raises:
         ConfigError: the harness is not installed, or knows no such task.
@@ -176,6 +191,8 @@ def run_tasks(
             bootstrap_iters=0,
             task_manager=manager,
             confirm_run_unsafe_code=runs_code,
+            apply_chat_template=is_chat,
+            fewshot_as_multiturn=is_chat,
         )
     except (OSError, ValueError, ImportError) as error:  # what `datasets` raises for data that is not here
         reason = (str(error) or repr(error)).splitlines()[0]

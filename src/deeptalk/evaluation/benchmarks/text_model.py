@@ -1,7 +1,8 @@
 """A dialogue model as a plain text model: how likely a continuation is, and how a text goes on.
 
-Prompts are raw text on row T: no template, no speech, the codec streams on PAD_A, as the authors ran the text
-benchmarks of table 3. Log-probabilities are over the rows of the text head, in float32.
+Prompts are raw text on row T, or a dialogue in the model's template (`chat_text`): no speech, the codec streams
+on PAD_A, as the authors ran the text benchmarks of table 3. Log-probabilities are over the rows of the text
+head, in float32.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +15,13 @@ from torch.nn.utils.rnn import pad_sequence
 from deeptalk.backbone import RouterMask, open_backbone
 from deeptalk.decoding import DecodingEngine, DecodingOptions, Limits, LoadedModel, Sampling
 from deeptalk.errors import ConfigError, DataError
+from deeptalk.evaluation.benchmarks.chat_text import END, is_chat, split_chat
 from deeptalk.experts import ExpertPartition, Routing, router_mask
 from deeptalk.experts.mask import TEXT_GROUP
 from deeptalk.model import DeepTalk
 from deeptalk.shapes import Int, Tensor
 from deeptalk.streams import TEXT, Kind, Prompt, Row
+from deeptalk.streams.layout import Template
 from deeptalk.streams.prompt import NO_SPEECH
 from deeptalk.streams.text import TextTokenizer
 
@@ -96,20 +99,30 @@ class TextModel:
         self._model, self._tokenizer, self._layout = model, model.tokenizer, engine.layout
         self._router_mask = _own_router_mask(model)
 
+    @property
+    def template(self) -> Template:
+        """The words around the turns of a chat."""
+        return self._layout.template
+
     def token_ids(self, text: str) -> list[int]:
-        """The ids of a text, behind BOS where the model's template has it."""
-        return self._begun(self._tokenizer.encode(text))
+        """The ids of a text or a chat, behind BOS where the model's template has it."""
+        return self._begun(self._ids(text))
 
     def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """The ids of a context, and those that the continuation adds to it.
 
-        They are cut from the ids of the whole text; spaces that end the context belong to the continuation.
+        They are cut from the ids of the whole text; spaces that end the context belong to the continuation. An
+        answer in a chat begins as in dialogue, with the template's ``lead``.
         """
+        if _is_asked(context):
+            lead = self._layout.template.lead
+            answer = continuation if continuation.startswith(lead) else lead + continuation
+            return self._begun(self._ids(context)), self._tokenizer.encode(answer)
         spaces = len(context) - len(context.rstrip())
         if spaces:
             context, continuation = context[:-spaces], context[-spaces:] + continuation
-        known = self._tokenizer.encode(context)
-        return self._begun(known), self._tokenizer.encode(context + continuation)[len(known) :]
+        known = self._ids(context)
+        return self._begun(known), self._ids(context + continuation)[len(known) :]
 
     def log_likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         """Of each context and continuation: how likely the latter is, and whether it is the greedy one.
@@ -166,8 +179,22 @@ class TextModel:
                 self.engine.step(state)
                 said = [self._tokenizer.decode(answer.text_ids) for answer in state.answers]
             for i, text in zip(group, said, strict=True):
-                texts[i] = _before(text, how.until)
+                texts[i] = _before(self._answered(contexts[i], text), how.until)
         return texts
+
+    def _ids(self, text: str) -> list[int]:
+        """The ids of a text, or of each piece of a chat."""
+        if not is_chat(text):
+            return self._tokenizer.encode(text)
+        pieces, answer = split_chat(text)
+        ids: list[int] = []
+        for piece in (*pieces, answer):
+            ids += [self._layout.eos_id] if piece == END else self._tokenizer.encode(piece)
+        return ids
+
+    def _answered(self, context: str, said: str) -> str:
+        """What was said behind a context; the space before a chat's answer is no part of it."""
+        return said.removeprefix(self._layout.template.lead) if _is_asked(context) else said
 
     def _begun(self, ids: list[int]) -> list[int]:
         """The ids after BOS, or EOS where there would be nothing."""
@@ -236,6 +263,11 @@ def _own_router_mask(model: DeepTalk) -> RouterMask | None:
         return None
     per_token = model.backbone.layers.experts_per_token
     return router_mask(ExpertPartition(is_audio=model.is_audio(), experts_per_token=per_token), routing)
+
+
+def _is_asked(context: str) -> bool:
+    """Whether a context is a chat in which nothing of the answer stands yet."""
+    return is_chat(context) and not split_chat(context)[1]
 
 
 def _has_end(text: str, until: Sequence[str]) -> bool:

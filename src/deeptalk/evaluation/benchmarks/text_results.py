@@ -52,6 +52,7 @@ def read_text_results(path: Path, *, model: str) -> TextResults:
         values = json.loads(path.read_text(encoding="utf-8"))
         of, engine = values["about"]["model"], values["engine"]
         told = f"{engine['scorer']} {engine['version']}"
+        told += ", as chats" if engine.get("template") == "chat" else ""
         tasks = {task["task"]: task["items"] for task in values["tasks"]}
         parts = {side: {t: [float(s) for s in items[side]] for t, items in tasks.items()} for side in _SIDES}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
