@@ -165,7 +165,7 @@ def run_tasks(
             ``max_positions`` only, since the harness knows an answer by its request alone.
         runs_code: whether tasks may run what the model writes (HumanEval, MBPP), as the harness does: in
             processes of their own with a time limit, not in a sandbox.
-        is_chat: whether questions are put as turns of a dialogue, examples as earlier turns, else as raw text.
+        is_chat: whether questions are turns of a dialogue, examples being earlier turns; else raw text.
 
     Raises:
         ConfigError: the harness is not installed, or knows no such task.

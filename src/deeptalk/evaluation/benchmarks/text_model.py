@@ -1,7 +1,7 @@
 """A dialogue model as a plain text model: how likely a continuation is, and how a text goes on.
 
-Prompts are raw text on row T, or a dialogue in the model's template (`chat_text`): no speech, the codec streams
-on PAD_A, as the authors ran the text benchmarks of table 3. Log-probabilities are over the rows of the text
+Prompts are raw text on row T, as the authors ran the text benchmarks of table 3, or a dialogue in the model's
+template (`chat_text`): no speech, the codec streams on PAD_A. Log-probabilities are over the rows of the text
 head, in float32.
 """
 
@@ -111,8 +111,8 @@ class TextModel:
     def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """The ids of a context, and those that the continuation adds to it.
 
-        They are cut from the ids of the whole text; spaces that end the context belong to the continuation. An
-        answer in a chat begins as in dialogue, with the template's ``lead``.
+        They are cut from the ids of the whole text; spaces that end the context belong to the continuation.
+        An answer in a chat begins as in dialogue, with the template's ``lead``.
         """
         if _is_asked(context):
             lead = self._layout.template.lead
