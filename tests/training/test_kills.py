@@ -17,7 +17,7 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
     assert outcome.kills >= 3
     assert outcome.kills_in_saves >= 1
     assert outcome.sha256 == outcome.expected
-    assert any(name.endswith("optimizer.pt") for name in outcome.sha256)
+    assert any(name.endswith("states-00000-00000.safetensors") for name in outcome.sha256)
 
 
 def test_the_long_form_was_run() -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from deeptalk.errors import CheckpointError
+from deeptalk.training import states
 from deeptalk.training.checkpoint import (
     checkpoints,
     newest_checkpoint,
@@ -87,6 +89,7 @@ class Stream:
         self.position = state["position"]
 
 
+STATES = "states-00000-00000.safetensors"
 RECIPE = Recipe(
     name="squares",
     paper="none",
@@ -199,7 +202,7 @@ def test_a_crash_while_saving_leaves_the_previous_checkpoint(tmp_path: Path, mon
     recipe = dataclasses.replace(RECIPE, save_every=1)
     reports = train(linear(), recipe=recipe, batches=Stream(), folder=tmp_path)
     next(reports)
-    monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("power is gone")))
+    monkeypatch.setattr(states, "save_file", lambda *_: (_ for _ in ()).throw(OSError("power is gone")))
     with pytest.raises(CheckpointError, match=r"power is gone\); step-00000001 is there to go on from"):
         next(reports)
     monkeypatch.undo()
@@ -272,40 +275,83 @@ def test_an_interruption_saves_and_ends(tmp_path: Path):
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     run(straight := linear(), folder=tmp_path)
     before, last = checkpoints(tmp_path)
-    for name in ("model.safetensors", "optimizer.pt", "generators.pt", "progress.json"):
+    for name in (STATES, "generators.safetensors", "progress.json"):
         kept = (last / name).read_bytes()
         (last / name).write_bytes(kept[:40])
         caplog.clear()
         assert newest_checkpoint(tmp_path) == before
         assert f"{name} is not what the manifest says" in caplog.text
         (last / name).write_bytes(kept)
-    (last / "model.safetensors").unlink()
+    (last / STATES).unlink()
     reports = run(resumed := linear(), folder=tmp_path, resume=True)
     assert [report.step for report in reports] == [4, 5, 6]
     assert torch.equal(straight.weight, resumed.weight)
 
     for path in checkpoints(tmp_path):
-        (path / "optimizer.pt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"no checkpoint is whole .*optimizer\.pt.*--anew"):
+        (path / "generators.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"no checkpoint is whole .*generators\.safetensors.*--anew"):
         run(linear(), folder=tmp_path, resume=True)
 
 
-def test_a_checkpoint_from_before_there_were_manifests_is_gone_on_with(tmp_path: Path):
-    run(straight := linear(), folder=tmp_path)
+def test_a_checkpoint_of_the_first_format_is_gone_on_with(tmp_path: Path):
+    """It had no manifest, and a model and an optimiser that were held whole were stored so."""
+    recipe = dataclasses.replace(RECIPE, objective=Squares(noise=0.1))
+    run(straight := linear(), recipe, folder=tmp_path)
     before, last = checkpoints(tmp_path)
     shutil.rmtree(last)
     (before / "manifest.json").unlink()
-    state = json.loads((before / "progress.json").read_text())
-    assert len(run(resumed := linear(), folder=tmp_path, resume=True)) == 3
+    stored = load_file(before / STATES)
+    save_file({name: stored[f"{name}|weight"] for name in ("weight", "bias")}, before / "model.safetensors")
+    moments = {
+        place: {part: stored[f"{name}|{part}"] for part in ("step", "exp_avg", "exp_avg_sq")}
+        for place, name in enumerate(("weight", "bias"))
+    }
+    groups = recipe.optim.build(linear()).state_dict()["param_groups"]
+    torch.save({"state": moments, "param_groups": groups}, before / "optimizer.pt")
+    torch.save(states._unpacked(load_file(before / "generators.safetensors")), before / "generators.pt")
+    for name in (STATES, "buffers.safetensors", "generators.safetensors"):
+        (before / name).unlink()
+    state = json.loads((before / "progress.json").read_text()) | {"format_version": 1}
+    (before / "progress.json").write_text(json.dumps(state))
+    assert len(run(resumed := linear(), recipe, folder=tmp_path, resume=True)) == 3
     assert torch.equal(straight.weight, resumed.weight)
 
     shutil.rmtree(checkpoints(tmp_path)[-1])
     (before / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="damaged"):
-        run(linear(), folder=tmp_path, resume=True)
+        run(linear(), recipe, folder=tmp_path, resume=True)
     (before / "progress.json").write_text(json.dumps(state | {"format_version": 99}))
     with pytest.raises(CheckpointError, match="99"):
-        run(linear(), folder=tmp_path, resume=True)
+        run(linear(), recipe, folder=tmp_path, resume=True)
+
+
+class Sometimes(nn.Module):
+    """Of its two halves the second is used where a number is above zero: not in all steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.always, self.sometimes = linear(), linear()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        output = self.always(inputs)
+        return output + self.sometimes(inputs) if inputs[0, 1] > 0 else output
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+def test_a_part_that_some_steps_pass_by_goes_on_bit_for_bit(tmp_path: Path, weights: str):
+    recipe = dataclasses.replace(RECIPE, weights=weights, precision=weights, save_every=1)
+    dtype = torch.bfloat16 if weights == "bf16" else torch.float32
+    run(straight := Sometimes().to(dtype), recipe)
+    for step in range(1, 6):
+        folder = tmp_path / str(step)
+        reports = train(Sometimes().to(dtype), recipe=recipe, batches=Stream(), folder=folder)
+        for _ in range(step):
+            next(reports)
+        reports.close()
+        run(resumed := Sometimes().to(dtype), recipe, folder=folder, resume=True)
+        assert torch.equal(straight.always.weight, resumed.always.weight)
+        assert torch.equal(straight.sometimes.weight, resumed.sometimes.weight)
+    assert not torch.equal(straight.sometimes.weight, torch.zeros(1, 3))
 
 
 def test_an_interruption_in_the_last_step_still_gives_the_average(tmp_path: Path):

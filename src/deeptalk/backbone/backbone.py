@@ -160,7 +160,10 @@ class Backbone(nn.Module):
     def enable_checkpointing(self) -> None:
         """Recompute layers in the backward pass, with the routing of the forward, to save memory."""
         options = {"use_reentrant": False, "context_fn": self._recomputing}
-        self.model.gradient_checkpointing_enable(options)
+        model: Any = self.model
+        is_renamed = hasattr(model, "activation_checkpointing_enable")  # its only name from transformers 6 on
+        enable = model.activation_checkpointing_enable if is_renamed else model.gradient_checkpointing_enable
+        enable(options)
 
     def recompute_experts(self) -> None:
         """Recompute the blocks of experts alone: most of what is kept, at less cost than whole layers."""

@@ -4,9 +4,9 @@ A checkpoint holds what the stage moves (trainable parameters, buffers, their av
 and the position in the data. What the stage freezes is in the folders that the recipe starts from. A manifest
 with the size and SHA-256 of every file is written last: what doesn't agree with it is no checkpoint.
 
-A model that is held whole in fp32 is stored as such (format 1). One that is divided among processes, or held
-in bf16, is stored by parameter, in as many files as there are writers (format 2, `deeptalk.training.states`):
-these can be read by any number of processes, however they hold the model.
+It is stored by parameter, in as many files as there are writers (format 2, `deeptalk.training.states`), so
+that any number of processes can read it, however they hold the model. Checkpoints of format 1, of models that
+were held whole, are read and no longer written.
 """
 
 import json
@@ -26,7 +26,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from deeptalk.errors import CheckpointError
@@ -38,7 +38,8 @@ logger = logging.getLogger(__name__)
 LATEST = "latest"
 """A text beside the checkpoints that names the newest, for people and other programs."""
 
-FORMAT_VERSION, IN_PARTS = 1, 2
+WHOLE, IN_PARTS = 1, 2
+"""Formats of checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +51,7 @@ class Progress:
     recipe_hash: str
     data: list[dict[str, Any]]
     num_bad_in_a_row: int = 0
-    format_version: int = FORMAT_VERSION
+    format_version: int = IN_PARTS
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
@@ -161,23 +162,6 @@ def save_checkpoint(
     return target
 
 
-def write_whole(
-    path: Path,
-    *,
-    model: nn.Module,
-    average: dict[str, Tensor] | None,
-    optimizer: torch.optim.Optimizer,
-    generators: list[dict[str, Any]],
-) -> list[Path]:
-    """Write the files of format 1, with one of `generators` per process."""
-    save_file({name: t.contiguous() for name, t in _moving(model).items()}, path / "model.safetensors")
-    if average is not None:
-        save_file(average, path / "average.safetensors")
-    torch.save(optimizer.state_dict(), path / "optimizer.pt")
-    torch.save(generators, path / "generators.pt")
-    return sorted(path.iterdir())
-
-
 PROGRESS = "progress.json"
 
 
@@ -241,10 +225,8 @@ def read_progress(path: Path) -> Progress:
         version = state["format_version"]
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: not a training checkpoint ({error}).") from error
-    if version not in (FORMAT_VERSION, IN_PARTS):
-        raise CheckpointError(
-            f"{path}: format version {version}, this program reads {FORMAT_VERSION} and {IN_PARTS}."
-        )
+    if version not in (WHOLE, IN_PARTS):
+        raise CheckpointError(f"{path}: format version {version}, this program reads {WHOLE} and {IN_PARTS}.")
     return Progress(**state)
 
 

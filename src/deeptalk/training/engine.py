@@ -20,7 +20,10 @@ from deeptalk.training.optim import Rounding, set_lr
 from deeptalk.training.recipe import Recipe
 
 States = Mapping[str, Tensor]
-"""What a run knows of one parameter: ``weight``, and by their names the optimiser's tensors."""
+"""What a run knows of one parameter: ``weight``, and by their names the optimiser's tensors.
+
+Where no gradient has reached it yet, the weight may be all.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,7 +156,7 @@ class WholeEngine:
         for name, parameter in trainable(self.task.model):
             known = self.optimizer.state.get(self._held(parameter), {})
             tensors = {"weight": self._held(parameter).detach()}
-            tensors |= {key: value for key, value in known.items() if key != "step"}
+            tensors |= known or {"step": torch.zeros(())}  # its own: a step may pass a parameter by
             parts = (part for key, value in tensors.items() for part in _parts(key, value))
             yield name, {key: inner.cpu() for key, inner in parts}
 
@@ -166,8 +169,9 @@ class WholeEngine:
             known = self.optimizer.state[held]
             for key, value in {"weight": held.detach(), **known}.items():
                 for part, inner in _parts(key, value) if key != "step" else ():
-                    inner.copy_(states.get(part, torch.zeros(())))  # no step was taken: no moments
-            known["step"].fill_(num_steps)
+                    if part in states:  # else no gradient has reached it, and it is zero
+                        inner.copy_(states[part])
+            known["step"].fill_(states.get("step", num_steps))
             parameter.copy_(held)
 
     def _make_states(self) -> None:
@@ -190,6 +194,11 @@ class WholeEngine:
 def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters that train, by name."""
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def moment(states: States, key: str) -> Tensor:
+    """A moment of a parameter; zero where no gradient has reached it."""
+    return states[key] if key in states else torch.zeros_like(states["weight"])
 
 
 def any_process(accelerator: Accelerator, flag: bool) -> bool:

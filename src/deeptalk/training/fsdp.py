@@ -1,7 +1,8 @@
 """A model divided among processes by torch's FSDP2: weights, gradients and states, gathered layer by layer.
 
 Asked for by `accelerate launch --use_fsdp --fsdp_version 2`. Written for GPUs; on CPUs it runs by gloo, for
-tests. All parameters of a layer are gathered together, so that it doesn't matter which experts are used.
+tests. The parameters of a layer are gathered together, and their gradients are shared out together: all
+processes have to use the same ones (`deeptalk.training.silence`).
 """
 
 from collections.abc import Callable, Iterator
@@ -17,10 +18,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from deeptalk.backbone import Backbone
 from deeptalk.errors import ConfigError
-from deeptalk.training.engine import States, Step, any_process, trainable
+from deeptalk.training.engine import States, Step, any_process, moment, trainable
 from deeptalk.training.objective import Task
 from deeptalk.training.optim import AdamW, set_lr
 from deeptalk.training.recipe import Recipe
+from deeptalk.training.silence import use_all_parts
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -35,6 +37,7 @@ class FsdpEngine:
             )
         self.accelerator, self.task, self.clip_norm = accelerator, task.train(), recipe.optim.clip_norm
         device, number = accelerator.device, accelerator.num_processes
+        use_all_parts(task, recipe)
         self._mesh = init_device_mesh(device.type, (number,))
         for module in list(task.modules()):
             if isinstance(module, Backbone):
@@ -84,7 +87,7 @@ class FsdpEngine:
             held, states = self._held(parameter), read(name)
             held.copy_(self._divided(states["weight"], held))
             parameter.copy_(held)
-            state = {key: self._divided(states[key], held) for key in _MOMENTS}
+            state = {key: self._divided(moment(states, key), held) for key in _MOMENTS}
             step = torch.tensor(float(num_steps), device=self.accelerator.device)
             self.optimizer.state[held] = {"step": step, **state}
 

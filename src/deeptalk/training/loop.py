@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from deeptalk.errors import CheckpointError, DataError, DeepTalkError
 from deeptalk.training.average import WeightAverage
 from deeptalk.training.checkpoint import (
-    IN_PARTS,
+    WHOLE,
     Progress,
     check_run,
     data_of,
@@ -26,7 +26,6 @@ from deeptalk.training.checkpoint import (
     read_progress,
     save_checkpoint,
     set_generators,
-    write_whole,
 )
 from deeptalk.training.engine import (
     WholeEngine,
@@ -175,7 +174,7 @@ class _Run:
         self.recipe, self.asked, self.batches, self.accelerator = recipe, asked, batches, accelerator
         self.task, model = task, task.model
         progress = None if start is None else self._read_progress(start)
-        if start is not None and progress is not None and progress.format_version == IN_PARTS:
+        if start is not None and progress is not None and progress.format_version != WHOLE:
             with StatesReader(start) as reader:  # before the model is divided
                 reader.put_weights(model)
         self.engine = build_engine(task, recipe=recipe, accelerator=accelerator)
@@ -285,11 +284,6 @@ class _Run:
     def averaged(self) -> Any:
         return self.average.applied(self.task.model) if self.average is not None else nullcontext()
 
-    @property
-    def _is_in_parts(self) -> bool:
-        """Whether checkpoints are written by parameter."""
-        return self.recipe.weights != "fp32" or not isinstance(self.engine, WholeEngine)
-
     def save(self, folder: Path) -> None:
         """A checkpoint, with the generators and positions of all processes."""
         own = [(generator_states(self.generator), self.batches.state_dict())]
@@ -303,7 +297,6 @@ class _Run:
                 recipe_hash=self.recipe.hash,
                 data=[data for _, data in states],
                 num_bad_in_a_row=self.num_bad_in_a_row,
-                **({"format_version": IN_PARTS} if self._is_in_parts else {}),
             ),
             about={
                 "num_steps": self.recipe.num_steps,
@@ -321,11 +314,6 @@ class _Run:
         is_divided = not isinstance(self.engine, WholeEngine)
         if not (is_main or is_divided):
             return []
-        if not self._is_in_parts:
-            optimizer = self.engine.optimizer
-            return write_whole(
-                path, model=model, average=averaged, optimizer=optimizer, generators=generators
-            )
         files = write_states(
             path,
             self.engine,
@@ -347,7 +335,7 @@ class _Run:
             num_processes=self.accelerator.num_processes,
             is_same=is_same,
         )
-        if progress.format_version != IN_PARTS and (is_zero() or is_fsdp()):
+        if progress.format_version == WHOLE and (is_zero() or is_fsdp()):
             raise CheckpointError(
                 f"{start} was written by a run that held its model whole; go on without ZeRO and FSDP, or "
                 "begin again (--anew)."
@@ -358,13 +346,13 @@ class _Run:
         model, average = self.task.model, self.average
         averaged = average.tensors if average is not None else None
         index, number = self.accelerator.process_index, self.accelerator.num_processes
-        if progress.format_version == IN_PARTS:
+        if progress.format_version == WHOLE:
+            generators = load_whole(start, model=model, average=averaged, optimizer=self.engine.optimizer)
+        else:
             with StatesReader(start) as reader:
                 num_taken = progress.step - progress.num_skipped
                 self.engine.put_states(reader.read, num_steps=num_taken)
             generators = read_rest(start, model=model, average=averaged)
-        else:
-            generators = load_whole(start, model=model, average=averaged, optimizer=self.engine.optimizer)
         if index < len(generators):
             set_generators(generators[index], self.generator)
         self.batches.load_state_dict(data_of(progress, process_index=index, num_processes=number))

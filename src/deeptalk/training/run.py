@@ -278,11 +278,13 @@ def provenance(recipe: Recipe, places: Places) -> dict[str, Any]:
         for source in (*recipe.mixture, *recipe.evaluation)
     }
     before = {name: digest_of(places.result(name) / RECIPE) for name in recipe.starts_from}
+    origins = filter(None, (origin_of(places.result(name)) for name in recipe.starts_from))
     return {
         "recipe": recipe.to_dict(),
         "recipe_hash": recipe.hash,
         "manifests": manifests,
         "starts_from": before,
+        BACKBONE_HASH: next(origins, None),
         "torch": torch.__version__,
     }
 

@@ -1,13 +1,31 @@
-"""A clip of silence for batches without speech, so that every process of a divided model uses its ear."""
+"""Every process of a divided model uses all its parts, whatever its own batch needs.
+
+Else gradients of different parameters would meet. Banks of experts are both used wherever tokens may choose
+between them, and a batch without speech hears a clip of silence.
+"""
 
 from dataclasses import replace
 
 import torch
 
+from deeptalk.backbone.banks import use_both_banks
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.streams.batch import Batch
+from deeptalk.training.objective import Task
+from deeptalk.training.recipe import Recipe
+from deeptalk.training.supervised import Supervised
 
 _NUM_FRAMES = 32
+
+
+def use_all_parts(task: Task, recipe: Recipe) -> None:
+    """Let a task's forward pass use the same parameters whatever its batch."""
+    model = task.model
+    if recipe.routing is None or recipe.routing.is_free:
+        use_both_banks(model)
+    if isinstance(model, DeepTalk) and isinstance(recipe.objective, Supervised):
+        is_encoded = bool(recipe.encoded_passes)
+        task.complete = lambda batch: with_silence(batch, model, is_encoded=is_encoded)
 
 
 def with_silence(batch: Batch, model: DeepTalk, *, is_encoded: bool) -> Batch:

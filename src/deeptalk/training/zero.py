@@ -15,15 +15,12 @@ from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin
 from torch import Tensor
 
-from deeptalk.backbone.banks import use_both_banks
 from deeptalk.errors import ConfigError
-from deeptalk.model.deeptalk import DeepTalk
-from deeptalk.training.engine import States, Step, trainable
+from deeptalk.training.engine import States, Step, moment, trainable
 from deeptalk.training.objective import Task
 from deeptalk.training.optim import AdamW, set_lr
 from deeptalk.training.recipe import Recipe
-from deeptalk.training.silence import with_silence
-from deeptalk.training.supervised import Supervised
+from deeptalk.training.silence import use_all_parts
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _REFUSED = ("optimizer", "scheduler", "fp16")
@@ -48,7 +45,7 @@ class ZeroEngine:
         deepspeed = _deepspeed()
         if self._stage < 3:
             task.to(accelerator.device)
-        self._use_all_parts(recipe)
+        use_all_parts(task, recipe)
         # torch's own, since DeepSpeed divides its parameters and keeps them in fp32 itself
         options = {"lr": recipe.optim.lr, "betas": recipe.optim.betas, "eps": recipe.optim.eps}
         base = torch.optim.AdamW(recipe.optim.groups(task.model), **options, fused=True)
@@ -91,10 +88,10 @@ class ZeroEngine:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         for name, parameter in trainable(self.task.model):
-            states = {key: tensor.to(self.accelerator.device) for key, tensor in read(name).items()}
-            safe_set_full_fp32_param(parameter, states["weight"])
+            states, device = read(name), self.accelerator.device
+            safe_set_full_fp32_param(parameter, states["weight"].to(device))
             for key in _MOMENTS:
-                safe_set_full_optimizer_state(parameter, states[key], key)
+                safe_set_full_optimizer_state(parameter, moment(states, key).to(device), key)
         for state in self.optimizer.optimizer.state.values():
             state["step"].fill_(num_steps)
 
@@ -109,14 +106,6 @@ class ZeroEngine:
                     whole.append(parameter.detach().cpu().clone())
         for parameter, tensor in zip(self.task.model.parameters(), whole, strict=False):
             parameter.data = tensor
-
-    def _use_all_parts(self, recipe: Recipe) -> None:
-        model = self.task.model
-        if recipe.routing is None or recipe.routing.is_free:
-            use_both_banks(model)
-        if isinstance(model, DeepTalk) and isinstance(recipe.objective, Supervised):
-            is_encoded = bool(recipe.encoded_passes)
-            self.task.complete = lambda batch: with_silence(batch, model, is_encoded=is_encoded)
 
     def _make_states(self) -> None:
         """Moments of zero, which AdamW would make at its first step: only so can DeepSpeed find them all."""
