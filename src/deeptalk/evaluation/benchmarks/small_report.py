@@ -113,7 +113,7 @@ def digits(cell: Cell) -> int:
     return 2 if cell.unit == "x" else 1
 
 
-RUN_HEADER = ("run", "seed", "what", "commit", "when", "positions", "minutes", "MB", "recipes")
+RUN_HEADER = ("run", "seed", "what", "commit", "when", "positions", "parameters", "minutes", "MB", "recipes")
 
 
 def run_rows(runs: Mapping[str, Sequence[Run]]) -> list[list[str]]:
@@ -126,6 +126,7 @@ def run_rows(runs: Mapping[str, Sequence[Run]]) -> list[list[str]]:
             run.commit,
             run.when,
             f"{run.positions:,}",
+            " ".join(f"{stage.trainable_parameters:,}" for stage in run.stages),
             "–" if run.minutes is None else f"{run.minutes:.1f}",
             "–" if run.peak_memory_mb is None else f"{run.peak_memory_mb:.0f}",
             " ".join(stage.recipe_hash for stage in run.stages),
@@ -180,9 +181,10 @@ def introduction(report: Report) -> tuple[str, ...]:
         "Written by deeptalk reproduce, which trains and measures what is missing. Every figure is of a file "
         "in docs/results/pocket/runs, of the package's assets/pocket, or the paper's own (arXiv 2506.21864).",
         f"The budget is short, equal for all variants, and far below the shipped model's. {budget(report)} "
-        "Stages of one kind see the same samples in the same order. The committed runs were made beside "
-        "other work on the same cores; minutes are processor time of the training process, in which waiting "
-        "doesn't count, and MB the most memory of that process.",
+        "Stages of one kind see the same samples in the same order, at the same learning rates: none was "
+        "searched for any variant. Parameters are those that train, stage by stage. The committed runs "
+        "were made beside other work on the same cores; minutes are processor time of the training process, "
+        "in which waiting doesn't count, and MB the most memory of that process.",
         "Variants are asked every third question of the built-in set, in voices that training never hears, "
         "the shipped model every one; all answer greedily. Speech is scored by the judge with its closed "
         "bigram. In brackets are 95 % intervals: Wilson for one run, drawn questions for means of runs and "
