@@ -111,6 +111,7 @@ class _Hearing:
     ear: Ear
     memory: Memory | None
     before: tuple[Turn, ...]
+    may_forget: bool
 
 
 class ModelThread:
@@ -232,9 +233,14 @@ class ModelThread:
         self._hand_over(_Working(job, done))
         await done
 
-    def hear(self, ear: Ear, memory: Memory | None = None, before: Sequence[Turn] = ()) -> None:
-        """Encode what an ear is given, and read it behind the turns ``before`` while nothing is answered."""
-        self._hand_over(_Hearing(ear=ear, memory=memory, before=tuple(before)))
+    def hear(
+        self, ear: Ear, memory: Memory | None = None, before: Sequence[Turn] = (), *, may_forget: bool = True
+    ) -> None:
+        """Encode what an ear is given, and read it behind the turns ``before`` while nothing is answered.
+
+        Where it ``may_forget``, behind those that the answer will be given to.
+        """
+        self._hand_over(_Hearing(ear=ear, memory=memory, before=tuple(before), may_forget=may_forget))
 
     def wake(self) -> None:
         """Something has changed: an ear has samples."""
@@ -315,18 +321,22 @@ class ModelThread:
         return False
 
     def _read_along(self, hearing: _Hearing) -> None:
-        """Read what was heard so far while the user still speaks."""
+        """Read what was heard so far while the user still speaks, behind the turns that will be kept."""
         memory = hearing.memory
         busy = {waiting.memory for waiting in self._waiting} | {each.memory for each in self._answering}
         if memory is None or memory in busy or hearing.ear.error or not hearing.ear.num_frames:
             return
         turns = (*hearing.before, hearing.ear)
-        if memory.holds_only(turns) and memory.num_positions <= self.max_positions // 2:
-            try:
-                memory.read(turns, most=self.limits.positions_per_tick)
-            except Exception as error:  # it is read again, and told, when an answer is asked for
-                _logger.error("Reading along failed: %s", type(error).__name__, exc_info=error)
-                memory.clear()
+        if not memory.holds_only(turns):
+            return
+        try:
+            kept = self._last_of(turns, mode="text", limits=self.answer_limits, may_forget=hearing.may_forget)
+            memory.read(kept, most=self.limits.positions_per_tick)
+        except ContextFullError:  # told when an answer is asked for
+            return
+        except Exception as error:  # it is read again, and told, when an answer is asked for
+            _logger.error("Reading along failed: %s", type(error).__name__, exc_info=error)
+            memory.clear()
 
     def _read(self) -> bool:
         """Read some positions for the first request that can go on, and let it answer when all are read."""
@@ -359,23 +369,37 @@ class ModelThread:
         for turn in request.turns:
             if isinstance(turn, Ear) and turn.error is not None:
                 raise turn.error
-        limits = request.options.limits
-        longest = max(limits.max_text_tokens, limits.max_frames + self._engine.layout.num_codebooks + 1)
-        room = self.max_positions - longest - opening_of(self._engine, request.mode).shape[1]
-        turns, size = list(request.turns), num_positions_of(self._engine, request.turns)
+        return self._last_of(
+            request.turns, mode=request.mode, limits=request.options.limits, may_forget=request.may_forget
+        )
+
+    def _last_of(self, turns: Sequence[Turn], *, mode: str, limits: Limits, may_forget: bool) -> list[Turn]:
+        """The turns that are read before an answer; ContextFullError where they don't fit.
+
+        The ones before a spoken turn have three quarters of the positions: so its own length, which shows
+        late, seldom changes what is to be read before it.
+        """
+        engine = self._engine
+        longest = max(limits.max_text_tokens, limits.max_frames + engine.layout.num_codebooks + 1)
+        room = self.max_positions - longest - opening_of(engine, mode).shape[1]
         wanted = min(room, self.limits.context_positions)
-        if size <= wanted:
-            return turns
-        first = 1 if _is_of(turns[0], "system") else 0
-        while request.may_forget and size > wanted and len(turns) > first + 1:
-            size -= num_positions_of(self._engine, [turns.pop(first)])
-        while _is_of(turns[first], "assistant"):
-            del turns[first]
-        if num_positions_of(self._engine, turns) > room:
+        first = 1 if len(turns) > 1 and _is_of(turns[0], "system") else 0
+        size = num_positions_of(engine, turns[:first], is_start=False) + int(engine.layout.template.bos)
+        last = num_positions_of(engine, turns[-1:], is_start=False)
+        most = wanted - (max(last, wanted // 4) if isinstance(turns[-1], Ear) else last)
+        at = len(turns) - 1
+        while at > first:
+            longer = size + num_positions_of(engine, turns[at - 1 : at], is_start=False)
+            if may_forget and longer > most:
+                while _is_of(turns[at], "assistant"):
+                    at += 1
+                break
+            at, size = at - 1, longer
+        if size + last > room:
             raise ContextFullError(
                 f"The conversation needs more than the {room} positions that the model has for it."
             )
-        return turns
+        return [*turns[:first], *turns[at:]]
 
     def _begin(self, waiting: _Waiting) -> _Answering:
         request = waiting.request

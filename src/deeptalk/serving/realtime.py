@@ -329,7 +329,8 @@ class RealtimeSession:
     def _open_ear(self) -> Ear:
         """A turn that begins; BusyError where the model thread does not take it."""
         ear = self._new_ear()
-        self._thread.hear(ear, self._memory, self._turns(self._settings))
+        turns = self._turns(self._settings)
+        self._thread.hear(ear, self._memory, turns, may_forget=self._settings.may_forget)
         self._ear = ear
         return ear
 
