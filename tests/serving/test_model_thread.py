@@ -2,18 +2,20 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
-from deeptalk.decoding import Conversation, DecodingOptions, Limits, LoadedModel, Sampling
+from deeptalk.decoding import Conversation, DecodingOptions, History, Limits, LoadedModel, Sampling
 from deeptalk.decoding.listening import prompt_of
 from deeptalk.errors import AudioError
 from deeptalk.serving.limits import ServerLimits
-from deeptalk.serving.memory import Memory
+from deeptalk.serving.memory import Memory, num_positions_of
 from deeptalk.serving.model_thread import BusyError, ContextFullError, ModelThread, Request
 from deeptalk.serving.outlet import Ended, Outlet, Piece
 from deeptalk.serving.turns import Ear, Said, columns_of, opening_of
+from deeptalk.serving.turns import Turn as SomeTurn
 from deeptalk.shapes import Tensor
 from deeptalk.streams import Turn, encode_prompt
 
@@ -264,6 +266,59 @@ def test_of_a_long_conversation_the_last_turns_are_read(loaded: LoadedModel):
     assert short.turn is not None
     assert long.turn is not None
     assert (long.num_input_positions, long.turn.ids) == (short.num_input_positions, short.turn.ids)
+
+
+def test_in_a_long_conversation_only_the_end_of_a_turn_is_left_to_read(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever is forgotten is so while the user speaks, and the answer is that to the last turns alone."""
+    still = ModelThread(loaded, limits=ServerLimits(context_positions=90))
+    read: list[int] = []
+    extend = loaded.engine.extend
+
+    def counted(history: History, grid: Tensor, **speech: Any) -> None:
+        read.append(grid.shape[1])
+        extend(history, grid, **speech)
+
+    monkeypatch.setattr(loaded.engine, "extend", counted)
+
+    async def answer(turns: list[SomeTurn], memory: Memory | None = None) -> Ended:
+        outlet = still.new_outlet()
+        request = Request(turns=turns, mode="answer", options=OPTIONS, outlet=outlet, memory=memory)
+        still.ask(request)
+        run_dry(still)
+        return (await collect(outlet))[2]
+
+    async def main() -> tuple[Ended, list[SomeTurn]]:
+        memory, turns = still.new_memory(), list[SomeTurn]()
+        for number in range(6):
+            ear = Ear()
+            still.hear(ear, memory, turns)
+            for chunk in noise(0.9, seed=number).split(1600):
+                ear.push(chunk)
+                run_dry(still)
+            ear.close()
+            turns.append(ear)
+            read.clear()
+            ended = await answer(turns, memory)
+            assert len(read) == 1
+            assert read[0] < 16 + opening_of(loaded.engine, "answer").shape[1]
+            assert ended.turn is not None
+            turns.append(ended.turn)
+        return ended, turns
+
+    ended, turns = asyncio.run(main())
+    assert num_positions_of(loaded.engine, turns) > 2 * 90
+    assert ended.turn is not None
+    last = ended.num_input_positions
+    shorter = [turns[start:-1] for start in range(0, len(turns), 2)]
+    sizes = [
+        num_positions_of(loaded.engine, each) + opening_of(loaded.engine, "answer").shape[1]
+        for each in shorter
+    ]
+    anew = asyncio.run(answer(shorter[sizes.index(last)]))
+    assert anew.turn is not None
+    assert anew.turn.ids == ended.turn.ids
 
 
 def test_a_full_queue_answers_busy(loaded: LoadedModel):
