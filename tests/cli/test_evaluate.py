@@ -102,6 +102,12 @@ def test_the_drop_is_measured_once_and_kept(questions, model_folder, tmp_path, m
     assert first["scores"]["text_to_text/drop"]["low"] == first["scores"]["text_to_text/drop"]["high"] == 0.0
     other = json.loads(run(*given, "--limit", 1).stdout)
     assert "text_to_text/drop" not in other["scores"]
+    with torch.no_grad():
+        backbone.get_output_embeddings().weight.mul_(-1)
+    backbone.save_pretrained(tmp_path / "other")
+    refused = run(*given, "--backbone", tmp_path / "other", code=2)
+    assert "notes the figure of another backbone" in refused.stderr.splitlines()[-1]
+    assert json.loads((folder / "text_backbone.json").read_text()) == noted
     (folder / "text_backbone.json").write_text(json.dumps(noted | {"verdicts": {}}))
     assert json.loads(run(*given).stdout)["scores"]["text_to_text/drop"]["low"] is None
     lines = (questions / "questions.jsonl").read_text().splitlines(keepends=True)

@@ -1,6 +1,7 @@
 """What speech cost of the text, from the command line, on the pocket domain and a random model."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 import deeptalk
+from deeptalk.backbone.stock import stock_hash
 from deeptalk.cli import app
 from deeptalk.errors import ConfigError
 from deeptalk.evaluation.benchmarks import lm_harness
@@ -84,6 +86,24 @@ def test_the_drop_of_every_category(questions, backbone, model_folder, told_apar
     assert "facts/exact" in shown
     assert "2/4" in shown
     assert "of 2 means -42.86 %, task by task -41.67 %" in shown
+
+
+@pytest.mark.usefixtures("told_apart")
+def test_a_backbone_that_the_model_was_not_made_of_is_noticed(questions, backbone, model_folder, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    given = ("--model", folder, "--baseline", backbone, "--questions", questions, "--json")
+
+    def told(*options: str) -> bool | None:
+        return json.loads(run(*given, *options).stdout.splitlines()[-1])["is_own_backbone"]
+
+    assert told() is None  # a folder that does not tell
+    note = json.loads((folder / "provenance.json").read_text())
+    (folder / "provenance.json").write_text(json.dumps(note | {"backbone_hash": stock_hash(backbone)}))
+    assert told() is True
+    (folder / "provenance.json").write_text(json.dumps(note | {"backbone_hash": "0" * 16}))
+    (line,) = run(*given, code=2).stderr.splitlines()
+    assert "not the backbone that the model was made of" in line
+    assert told("--other-backbone") is False
 
 
 @pytest.mark.usefixtures("told_apart")

@@ -10,7 +10,7 @@ from deeptalk.cli.duplex import converse, score_duplex
 from deeptalk.cli.generate import Devices, Language, Limit, Recogniser, Whisper, Work, answer, say, transcribe
 from deeptalk.cli.latency import latency
 from deeptalk.cli.report import report
-from deeptalk.cli.retained import text
+from deeptalk.cli.retained import OtherBackbone, text
 from deeptalk.cli.score import (
     AllowMissing,
     compare,
@@ -130,6 +130,7 @@ def pocket(
         Path | None,
         typer.Option("--backbone", metavar="DIR", help="The text backbone before any speech, for the drop."),
     ] = None,
+    other_backbone: OtherBackbone = False,
     voice: Annotated[str, typer.Option("--voice", metavar="NAME", help="Voice of the answers.")] = "rms",
     limit: Annotated[
         int | None,
@@ -167,6 +168,7 @@ def pocket(
             voice=voice,
             limit=limit,
             has_judge=judge,
+            is_other=other_backbone,
             out=results,
         )
         if report_folder is not None and results is not None:

@@ -33,6 +33,7 @@ from deeptalk.evaluation.pocket import (
 from deeptalk.evaluation.questions import FIVE_CATEGORIES, EvalSet
 from deeptalk.files import digest_of, write_text
 from deeptalk.model.identity import model_hash
+from deeptalk.model.origin import origin_of
 from deeptalk.model.weights import model_folder
 
 BACKBONE_FIGURE = "text_backbone.json"
@@ -53,9 +54,12 @@ def evaluate_pocket(
     voice: str = "rms",
     limit: int | None = None,
     has_judge: bool = True,
+    is_other: bool = False,
     out: Path | None = None,
 ) -> PocketReport:
     """All figures of a model; with ``backbone`` its figure is measured and noted beside the weights.
+
+    ``is_other`` allows a backbone that the model was not made of, or that the noted figure is not of.
 
     Raises DeepTalkError before the first question where something given can't be read or written.
     """
@@ -64,6 +68,7 @@ def evaluate_pocket(
         digit_recordings(fsdd)
     if backbone is not None:
         check_place(figure)
+        is_own_backbone(model_folder(model), backbone, is_other=is_other)
     if out is not None:
         check_place(out)
     noted = None if backbone is not None else read_backbone_figure(figure)
@@ -73,6 +78,8 @@ def evaluate_pocket(
     asked = EvalSet(questions or QUESTIONS)
     judges = open_judges(asked.folder) if has_judge else None
     bare = None if backbone is None else text_backbone(loaded, backbone)
+    if bare is not None and not is_other:
+        _check_noted(figure, model_hash(bare.model))
     with bars() as show:
         run = PocketEvaluation(loaded, asked, voice=voice, limit=limit)
         report = run.run(
@@ -132,6 +139,33 @@ def read_backbone_figure(path: Path) -> dict[str, Any] | None:
         raise DataError(
             f"{path}: no figure of a text backbone ({error!r}); measure it anew with --backbone DIR."
         ) from error
+
+
+def is_own_backbone(folder: Path, baseline: Path, *, is_other: bool) -> bool | None:
+    """Whether a model was made of the backbone in ``baseline``; None where its folder does not tell.
+
+    Raises:
+        ConfigError: it was made of another one, unless ``is_other`` says that this is meant.
+    """
+    told, given = origin_of(folder), origin_of(baseline)
+    if told is None or given is None:
+        return None
+    if told != given and not is_other:
+        raise ConfigError(
+            f"{baseline}: not the backbone that the model was made of (weights {given}, not {told}); name "
+            "that one, or say --other-backbone."
+        )
+    return told == given
+
+
+def _check_noted(figure: Path, given: str) -> None:
+    """ConfigError where a figure is noted of another backbone."""
+    noted = read_backbone_figure(figure) if figure.is_file() else None
+    if noted is not None and noted["backbone"] not in (None, given):
+        raise ConfigError(
+            f"{figure}: notes the figure of another backbone ({noted['backbone']}, this one is {given}); "
+            "name that one, or say --other-backbone to measure against this one from now on."
+        )
 
 
 def about_model(loaded: LoadedModel, folder: Path) -> dict[str, Any]:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from deeptalk.decoding import LoadedModel
     from deeptalk.evaluation.benchmarks.retention import TaskScores
 
+OtherBackbone = Annotated[
+    bool, typer.Option("--other-backbone", help="Allow a backbone that the model was not made of.")
+]
+
 
 def text(
     baseline: Annotated[
@@ -22,6 +26,7 @@ def text(
         ),
     ],
     model: Model = "pocket",
+    other_backbone: OtherBackbone = False,
     tasks: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,7 +78,7 @@ def text(
 
     Both run through the same code with the same prompts; the interval of a difference draws items in pairs.
     """
-    from deeptalk.cli.evaluation import about_model, check_place, write_json
+    from deeptalk.cli.evaluation import about_model, check_place, is_own_backbone, write_json
     from deeptalk.cli.opening import open_model
     from deeptalk.cli.output import console, print_json
     from deeptalk.cli.progress import bars
@@ -98,6 +103,7 @@ def text(
         )
     else:
         engine, ask = _own(questions, limit)
+    is_own = is_own_backbone(model_folder(model), baseline, is_other=other_backbone)
     loaded = open_model(model)
     bare = text_backbone(loaded, baseline)
     scores = []
@@ -116,6 +122,7 @@ def text(
         "limit": limit,
         "about": about_model(loaded, model_folder(model)),
         "backbone": model_hash(bare.model),
+        "is_own_backbone": is_own,
     }
     if out is not None:
         ours, bares = scores

@@ -19,6 +19,7 @@ from deeptalk.backbone.checkpoint import (
     stored_tensors,
     weight_files,
 )
+from deeptalk.backbone.stock import stock_hash
 from deeptalk.codec import Codec, save_codec
 from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.model.adapter import AdapterConfig
@@ -28,6 +29,7 @@ from deeptalk.model.embedding import Fusion
 from deeptalk.model.encoder import EncoderConfig, SpeechEncoder
 from deeptalk.model.folder import CONFIG, TOKENIZER
 from deeptalk.model.fresh import check_free, fresh_folder
+from deeptalk.model.origin import BACKBONE_HASH
 from deeptalk.model.weights import ENCODER_TYPE, MODEL_TYPE, PACKAGED, load, load_encoder, save
 from deeptalk.streams.layout import PAPER_TEMPLATE, StreamLayout
 from deeptalk.streams.text import TextTokenizer
@@ -138,7 +140,10 @@ def assemble(
         torch.manual_seed(seed)
         tokenizer = TextTokenizer(source / TOKENIZER)
         model = DeepTalk(config, encoder=ear.encoder, backbone=opened, tokenizer=tokenizer)
-    note = {"assembled_from": {"backbone": str(backbone), "seed": seed}}
+    note = {
+        "assembled_from": {"backbone": str(backbone), "seed": seed},
+        BACKBONE_HASH: stock_hash(source),
+    }
     with fresh_folder(target) as folder:
         save(model, folder, tokenizer_path=source / TOKENIZER, provenance=note, dtype=dtype)
         save_codec(codec, folder / "codec")

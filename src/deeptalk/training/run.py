@@ -17,6 +17,7 @@ from torch import nn
 from deeptalk.backbone import Backbone
 from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.files import digest_of
+from deeptalk.model.origin import BACKBONE_HASH, origin_of
 from deeptalk.training.checkpoint import (
     checkpoints,
     clear_leftovers,
@@ -272,7 +273,7 @@ def _asked(note: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def provenance(recipe: Recipe, places: Places) -> dict[str, Any]:
-    """Where weights come from: the whole recipe, and hashes of its manifests and of the stages before."""
+    """Where weights come from: the whole recipe, and hashes of manifests, stages before and text backbone."""
     manifests = {
         source.manifest: digest_of(places.data / f"{source.manifest.removesuffix('.jsonl')}.jsonl")
         for source in (*recipe.mixture, *recipe.evaluation)
