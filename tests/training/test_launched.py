@@ -7,9 +7,12 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from own_room import furnish
+
+from deeptalk.training.metrics import read_metrics
 
 WAYS = {
     "ddp": ("--cpu",),
@@ -24,6 +27,7 @@ DEEPSPEED = pytest.mark.skipif(
 WITH_DEEPSPEED = [
     pytest.param(way, marks=DEEPSPEED if "zero" in way else ()) for way in ("ddp", "fsdp2", "zero2", "zero3")
 ]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
 pytestmark = pytest.mark.slow
 
 
@@ -49,7 +53,7 @@ def fresh(room: Path, root: Path) -> Path:
 def run(launcher: list[str], root: Path, *arguments: str, dies: bool = False) -> dict[str, list[float]]:
     finished = subprocess.run(
         [*launcher, str(Path(__file__).with_name("launched_stages.py")), str(root), *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=900,
@@ -91,6 +95,48 @@ def test_a_killed_run_ends_as_one_that_was_not(way: str, room: Path, tmp_path: P
     # half as many processes go on, each with twice the micro-batches: the same but for rounding
     losses = run(launcher(way, processes=1), fewer, *one_stage)["tiny-align"]
     assert losses == pytest.approx(expected[2:], rel=1e-4)
+
+
+@pytest.mark.parametrize("way", WITH_DEEPSPEED[2:])
+def test_the_verb_trains_through_all_stages_and_goes_on_after_a_kill(
+    way: str, room: Path, alone: dict[str, list[float]], tmp_path: Path
+) -> None:
+    root = fresh(room, tmp_path)
+    *before, last = alone
+    for stage in before:
+        told = train(way, root, stage)
+        assert told["step"] == len(alone[stage])
+        assert not told["is_interrupted"]
+    train(way, root, last, die_after=3)
+    metrics = root / last / "run" / "metrics.jsonl"
+    assert len(read_metrics(metrics)) == 3
+    assert train(way, root, last, "--resume")["step"] == 4
+    for stage, expected in alone.items():
+        lines = read_metrics(root / stage / "run" / "metrics.jsonl")
+        assert [line["loss"] for line in lines] == pytest.approx(expected, rel=1e-5), stage
+    assert "step" not in train(way, root, last, "--resume")  # it is finished
+
+
+def train(way: str, root: Path, stage: str, *arguments: str, die_after: int | None = None) -> dict[str, Any]:
+    """`accelerate launch … -m deeptalk train STAGE`, and what it tells; its first process may kill itself."""
+    here = Path(__file__).parent
+    verb = ("-m", "deeptalk", "train", stage, "--recipes", str(here / "dying_recipes.py"))
+    finished = subprocess.run(
+        [*launcher(way), *verb, "--root", str(root), "--share", "--json", *arguments],
+        env=ENVIRONMENT
+        | {"PYTHONPATH": os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])}
+        | ({} if die_after is None else {"DIE_AFTER": str(die_after)}),
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    if die_after is not None:
+        assert finished.returncode != 0
+        assert "Signal 9 (SIGKILL)" in finished.stderr
+        return {}
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    (told,) = (json.loads(line) for line in finished.stdout.splitlines() if line.startswith('{"recipe'))
+    return told
 
 
 @DEEPSPEED

@@ -9,6 +9,7 @@ from deeptalk.cli.arguments import Compiled, Data, Dense, Json, Root, Shared
 from deeptalk.errors import ConfigError
 
 if TYPE_CHECKING:
+    from deeptalk.training.loop import StepReport
     from deeptalk.training.recipe import Recipe
 
 
@@ -53,8 +54,7 @@ def train(
     left alone and a finished stage is trained again.
     """
     chosen = _find(recipe, recipes)
-    from deeptalk.cli.output import console, print_json
-    from deeptalk.cli.training import train_stage
+    from deeptalk.cli.training import is_first_process, train_stage
     from deeptalk.training.override import override
 
     chosen = override(chosen.tiny() if tiny else chosen, *(settings or []))
@@ -71,24 +71,32 @@ def train(
         shared=shared,
         dense=dense,
     )
-    if figure is not None:
+    if figure is not None and is_first_process():
         from deeptalk.cli.figure import draw_preference
         from deeptalk.training.metrics import read_metrics
         from deeptalk.training.run import METRICS
 
         draw_preference(read_metrics(root / chosen.name / "run" / METRICS), figure)
     is_interrupted = last is not None and last.is_interrupted
-    result = root / chosen.name / ("run" if is_interrupted else "model")
+    if is_first_process():
+        _tell(chosen, root, last, json=json)
+    if is_interrupted:
+        raise typer.Exit(130)
+
+
+def _tell(recipe: "Recipe", root: Path, last: "StepReport | None", *, json: bool) -> None:
+    from deeptalk.cli.output import console, print_json
+
+    is_interrupted = last is not None and last.is_interrupted
+    result = root / recipe.name / ("run" if is_interrupted else "model")
     if json:
         values = {"step": last.step, "loss": last.loss, "rejected": dict(last.rejected)} if last else {}
-        print_json({"recipe": chosen.name, **values, "is_interrupted": is_interrupted, "folder": str(result)})
+        print_json({"recipe": recipe.name, **values, "is_interrupted": is_interrupted, "folder": str(result)})
     else:
         console().print(f"{'interrupted; --resume goes on from' if is_interrupted else 'done:'} {result}")
         if last is not None and last.rejected:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in last.rejected.items())
             console().print(f"samples left out: {reasons}")
-    if is_interrupted:
-        raise typer.Exit(130)
 
 
 def _check_drawable(recipe: "Recipe", figure: Path) -> None:

@@ -1,6 +1,8 @@
 """A stage while it trains: a bar for each set that is encoded first, then one with losses beside it."""
 
+import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 from deeptalk.cli.progress import bars
@@ -20,9 +22,12 @@ def train_stage(
     shared: bool = False,
     dense: bool = False,
 ) -> StepReport | None:
-    """Run a recipe to its end or its interruption; the last report, None where it was finished before."""
+    """Run a recipe to its end or its interruption; the last report, None where it was finished before.
+
+    Of several processes the first shows how far it is.
+    """
     last, held_out = None, ""
-    with bars() as show:
+    with bars() if is_first_process() else nullcontext(_show_nothing) as show:
         for report in run_stage(
             recipe,
             root=root,
@@ -40,6 +45,15 @@ def train_stage(
             show(recipe.name, report.step, report.num_steps, note)
             last = report
     return last
+
+
+def is_first_process() -> bool:
+    """Whether this process tells how it goes: the only one, or the first that was launched."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _show_nothing(*_: object) -> None:
+    """What the other processes tell."""
 
 
 def _figures(figures: Mapping[str, float]) -> str:
