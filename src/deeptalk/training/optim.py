@@ -208,4 +208,7 @@ def orthogonal(matrices: Float[Tensor, "*E R C"]) -> Float[Tensor, "*E R C"]:
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the rate of every parameter group."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        if isinstance(group["lr"], Tensor):  # torchao's, which its compiled step reads
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
