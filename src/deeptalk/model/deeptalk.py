@@ -162,9 +162,9 @@ class DeepTalk(nn.Module):
         """What the adapter gives as the backbone reads it: the same, unless the adapter is ``worded``.
 
         Then the text embeddings of what each frame may say, weighted by its probability, are added, in the
-        size that text has behind the fusion; the row of EOT stands for nothing said. Of clips that ``is_kept``
-        leaves out, the backbone gets these alone. ``heard`` is what `heard_words` gives, where the caller has
-        it.
+        size that text has behind the fusion; the row of EOT stands for nothing said. Of clips that
+        ``is_kept`` leaves out, the backbone gets these alone. ``heard`` is what `heard_words` gives, where
+        the caller has it.
         """
         if self.word_head is None:
             return frames
