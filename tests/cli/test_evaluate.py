@@ -148,6 +148,46 @@ def test_one_command_measures_and_reports(questions, model_folder, tmp_path):
     assert "can't be written" in line
 
 
+@pytest.mark.usefixtures("short_answers")
+def test_an_interrupted_evaluation_goes_on_with_the_part_it_was_at(
+    questions, model_folder, tmp_path, monkeypatch
+):
+    given = ("eval", "pocket", "--model", model_folder, "--questions", questions, "--no-judge", "--json")
+    whole = json.loads(run(*given).stdout)["scores"]
+    follow_ups, asked = PocketEvaluation.follow_ups, []
+
+    def interrupted(self: PocketEvaluation) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("text_to_text", "speech_to_speech", "transcription"):
+        real = getattr(PocketEvaluation, name)
+        monkeypatch.setattr(
+            PocketEvaluation, name, lambda self, *given, real=real: asked.append(1) or real(self, *given)
+        )
+    monkeypatch.setattr(PocketEvaluation, "follow_ups", interrupted)
+    out = tmp_path / "new" / "all.json"
+    stopped = run(*given, "--out", out, code=130)
+    assert stopped.stderr.splitlines()[-1] == f"interrupted; the same command goes on with {out.parent}"
+    assert len(asked) == 3
+    (kept,) = out.parent.iterdir()
+    monkeypatch.setattr(PocketEvaluation, "follow_ups", follow_ups)
+    (line,) = run(*given, "--out", out, "--limit", 1, code=2).stderr.splitlines()
+    assert "of another model or of other settings" in line
+    kept.write_bytes(kept.read_bytes() + b'{"part": "follow-ups", "sco')  # killed while it wrote
+    scores = json.loads(run(*given, "--out", out).stdout)["scores"]
+    assert len(asked) == 3
+    assert list(out.parent.iterdir()) == [out]
+    timed = {"first_audio_p50", "real_time_factor_p50"}
+    assert scores.keys() == whole.keys()
+    for name in scores.keys() - timed:
+        assert scores[name] == whole[name]
+    items = json.loads(out.read_text())["items"]
+    assert len(items) == len({(item["row"], item["id"]) for item in items})
+    kept.write_text('{"some": "file"}\n')
+    (line,) = run(*given, "--out", out, code=2).stderr.splitlines()
+    assert "not the progress of an evaluation" in line
+
+
 def test_the_interval_of_the_drop_is_paired_and_every_category_weighs_the_same(questions):
     asked = EvalSet(questions)
     assert _drop_interval({"0": True, "1": False}, {"0": True}, asked) is None

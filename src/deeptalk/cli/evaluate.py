@@ -146,7 +146,11 @@ def pocket(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure a model and print its figures beside what is asked of them."""
+    """Measure a model and print its figures beside what is asked of them.
+
+    With --out or --report an interrupted evaluation goes on by the same command, with the part it was at.
+    """
+    import sys
     from tempfile import TemporaryDirectory
 
     from deeptalk.cli.evaluation import check_place, evaluate_pocket
@@ -160,19 +164,29 @@ def pocket(
         results = out
         if out is None and report_folder is not None:
             results = Path(folder) / "results.json"
-        report = evaluate_pocket(
-            model=model,
-            questions=questions,
-            fsdd=fsdd,
-            backbone=backbone,
-            voice=voice,
-            limit=limit,
-            has_judge=judge,
-            is_other=other_backbone,
-            out=results,
-        )
+        place = out or (report_folder and report_folder / "results.json")
+        kept = place and place.with_name(f".{place.name}.progress")
+        try:
+            report = evaluate_pocket(
+                model=model,
+                questions=questions,
+                fsdd=fsdd,
+                backbone=backbone,
+                voice=voice,
+                limit=limit,
+                has_judge=judge,
+                is_other=other_backbone,
+                out=results,
+                kept=kept,
+            )
+        except KeyboardInterrupt:
+            goes_on = f"; the same command goes on with {place.parent}" if place else ""
+            print(f"interrupted{goes_on}", file=sys.stderr)
+            raise typer.Exit(130) from None
         if report_folder is not None and results is not None:
             write_report(results, report_folder, questions=questions, model=model)
+        if kept:
+            kept.unlink(missing_ok=True)
     if json:
         print_json(report.to_dict())
     else:

@@ -30,6 +30,7 @@ from deeptalk.evaluation.pocket import (
     judge_floor,
     open_judges,
 )
+from deeptalk.evaluation.pocket_progress import PocketProgress
 from deeptalk.evaluation.questions import FIVE_CATEGORIES, EvalSet
 from deeptalk.files import digest_of, write_text
 from deeptalk.model.identity import model_hash
@@ -56,10 +57,12 @@ def evaluate_pocket(
     has_judge: bool = True,
     is_other: bool = False,
     out: Path | None = None,
+    kept: Path | None = None,
 ) -> PocketReport:
     """All figures of a model; with ``backbone`` its figure is measured and noted beside the weights.
 
-    ``is_other`` allows a backbone that the model was not made of, or that the noted figure is not of.
+    ``is_other`` allows a backbone that the model was not made of, or that the noted figure is not of. Parts
+    that have ended are kept in the file ``kept``, from which the same call goes on.
 
     Raises DeepTalkError before the first question where something given can't be read or written.
     """
@@ -80,6 +83,13 @@ def evaluate_pocket(
     bare = None if backbone is None else text_backbone(loaded, backbone)
     if bare is not None and not is_other:
         _check_noted(figure, model_hash(bare.model))
+    about = about_model(loaded, model_folder(model)) | {
+        "questions": _digest(asked),
+        "voice": voice,
+        "limit": limit,
+        "judges": _about_judges(judges),
+    }
+    kept_parts = kept and PocketProgress(kept, about | {"fsdd": fsdd and _names_of(fsdd)})
     with bars() as show:
         run = PocketEvaluation(loaded, asked, voice=voice, limit=limit)
         report = run.run(
@@ -87,6 +97,7 @@ def evaluate_pocket(
             fsdd=fsdd,
             refusal=REFUSAL,
             progress=lambda name, done, total: show("questions", done, total, name),
+            **({} if not kept_parts else {"done": kept_parts.done, "keep": kept_parts.keep}),
         )
     if bare is not None:
         noted = _note_backbone(bare, asked, figure, voice=voice, limit=limit)
@@ -94,13 +105,7 @@ def evaluate_pocket(
     _add_floor(report, judges, asked, voice=voice, limit=limit)
     if out is not None:
         items = [dataclasses.asdict(item) for item in report.items]
-        about = about_model(loaded, model_folder(model)) | {
-            "questions": _digest(asked),
-            "voice": voice,
-            "limit": limit,
-            "judges": _about_judges(judges),
-            "backbone": noted and noted["backbone"],
-        }
+        about |= {"backbone": noted and noted["backbone"]}
         write_json(out, report.to_dict() | {"about": about, "items": items})
     return report
 
@@ -192,6 +197,12 @@ def _stage_of(folder: Path) -> str | None:
         return str(recipe["name"] if isinstance(recipe, dict) else recipe)
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def _names_of(folder: Path) -> str:
+    """What tells one folder of digits from another."""
+    names = [f"{path.name} {path.stat().st_size}" for path in digit_recordings(folder)]
+    return sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
 def _about_judges(judges: Judges | None) -> dict[str, str] | None:

@@ -4,7 +4,8 @@ import json
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -67,6 +68,32 @@ class PocketReport:
             "median_bounds": "bootstrap",
         }
 
+    def since(self, earlier: "PocketReport") -> "PocketReport":
+        """What has come to an earlier state of this report."""
+        return PocketReport(
+            scores=self.scores[len(earlier.scores) :],
+            items=self.items[len(earlier.items) :],
+            num_runaway=self.num_runaway - earlier.num_runaway,
+            not_run=self.not_run[len(earlier.not_run) :],
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "PocketReport":
+        """A report from its fields as plain values; the opposite of ``asdict``."""
+        return cls(
+            scores=[Score(**score) for score in values["scores"]],
+            items=[ItemResult(**item) for item in values["items"]],
+            num_runaway=values["num_runaway"],
+            not_run=list(values["not_run"]),
+        )
+
+    def add(self, part: "PocketReport") -> None:
+        """Put what came of a part behind what is here."""
+        self.scores += part.scores
+        self.items += part.items
+        self.num_runaway += part.num_runaway
+        self.not_run += part.not_run
+
 
 class PocketEvaluation:
     """Asks one model all questions of an evaluation set."""
@@ -96,8 +123,14 @@ class PocketEvaluation:
         num_timed: int = 20,
         parts: Sequence[Part] = PARTS,
         progress: Progress | None = None,
+        done: Mapping[str, PocketReport] | None = None,
+        keep: Callable[[Part, PocketReport], None] = lambda name, part: None,
     ) -> PocketReport:
-        """The rows of some parts of the table; those that lack what they need are listed as not run."""
+        """The rows of some parts of the table; those that lack what they need are listed as not run.
+
+        Parts in ``done`` are taken from there; ``keep`` is given every other one when it has ended, so that
+        an interrupted evaluation can go on.
+        """
         tell = progress or (lambda _name, _done, _total: None)
         known: dict[Part, Callable[[], None]] = {
             "text": self.text_to_text,
@@ -111,7 +144,12 @@ class PocketEvaluation:
         steps = {name: known[name] for name in PARTS if name in parts}
         for number, (name, step) in enumerate(steps.items()):
             tell(name, number, len(steps))
+            if done is not None and name in done:
+                self.report.add(done[name])
+                continue
+            before = deepcopy(self.report)
             step()
+            keep(name, self.report.since(before))
         tell("done", len(steps), len(steps))
         return self.report
 
