@@ -30,6 +30,7 @@ from deeptalk.recipes.variants import (
     Variant,
 )
 from deeptalk.training.lossless import check_frozen
+from deeptalk.training.parts import DialoguePart
 from deeptalk.training.recipe import AtRandom, Copies, Recipe
 from deeptalk.training.trainable import freeze_all_but
 
@@ -158,3 +159,14 @@ def test_lossless_stages_train_what_method_says(recipe: Recipe):
         check_frozen(model, replace(recipe, trains=POCKET_JOINT.trains))
     with pytest.raises(ConfigError, match=r"experts\.stock\.gate_up_proj"):
         check_frozen(model, replace(recipe, trains=("backbone.*.experts.*",)))
+
+
+@pytest.mark.parametrize("name", ["adaptive", "mean8", "mean2", "conv", "stride-4"])
+def test_an_adapter_of_its_own_fits_the_fusion(name: str):
+    first = VARIANTS[name].stages[0]
+    part = (first if isinstance(first.model, DialoguePart) else BRIEF_ALIGN).model
+    assert isinstance(part, DialoguePart)
+    config = DeepTalkConfig.tiny(fusion=part.fusion)
+    widths = {"in_width": config.adapter.in_width, "out_width": config.adapter.out_width}
+    model = DeepTalk(replace(config, adapter=replace(part.adapter, **widths)))
+    assert model.word_head is not None
