@@ -86,12 +86,23 @@ class MelReader:
         return num_encoder_frames(round(clip.duration * self.spec.sample_rate) // self.spec.hop_length)
 
     def samples(self, clip: Clip) -> npt.NDArray[np.float32]:
-        """The clip's samples as they were recorded, at the rate of the spectrogram."""
+        """The clip's samples as they were recorded, at the rate of the spectrogram.
+
+        `DataError` with a countable reason where they can't be had.
+        """
         if clip.audio not in self._open:
+            if not Path(clip.audio).is_file():
+                raise DataError("recording missing")
             if len(self._open) >= _MOST_OPEN:
                 del self._open[next(iter(self._open))]
             self._open[clip.audio] = open_clips(Path(clip.audio), sample_rate=self.spec.sample_rate)
-        return self._open[clip.audio].read(clip.offset, clip.duration)
+        source = self._open[clip.audio]
+        if isinstance(source, AudioFile):
+            return source.read(clip.offset, clip.duration)
+        try:
+            return source.read(clip.offset, clip.duration)
+        except DataError as error:  # it tells more, and every time something else
+            raise DataError("clip outside its recording" if len(source) else "speech empty") from error
 
     def read(self, clip: Clip, generator: np.random.Generator) -> Float[Tensor, "M F"]:
         """The clip's log-mel, as heard in a room of chance."""

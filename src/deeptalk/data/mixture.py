@@ -4,6 +4,7 @@ What is drawn when is a pure function of the seed, so that a stream continued fr
 an uninterrupted one gives, at no cost but finding its place.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,11 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from deeptalk.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+_NUM_NAMED = 3
+"""So many samples that can't be used are named aloud for every reason, the others in the finer log."""
 
 Sample = TypeVar("Sample")
 Batched = TypeVar("Batched")
@@ -168,10 +174,15 @@ class BatchStream(ABC, Generic[Sample, Batched]):
                 samples.append(self._make(draw, self._generator(draw)))
                 names.append(self._name(draw))
             except DataError as error:
-                self.rejects[str(error)] += 1
-                self._num_dropped += 1
+                self._drop(draw, str(error))
         self.last = tuple(names)
         return samples
+
+    def _drop(self, draw: Draw, reason: str) -> None:
+        self.rejects[reason] += 1
+        self._num_dropped += 1
+        level = logging.WARNING if self.rejects[reason] <= _NUM_NAMED else logging.INFO
+        logger.log(level, "%s can't be used: %s", self._name(draw), reason)
 
     def _name(self, draw: Draw) -> str:
         """What people call a sample."""

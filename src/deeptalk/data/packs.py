@@ -14,7 +14,7 @@ import numpy.typing as npt
 import soundfile
 import torch
 
-from deeptalk.audio.waveform import resample, to_mono
+from deeptalk.audio.waveform import SAMPLE_RATES_HZ, resample, to_mono
 from deeptalk.errors import DataError
 
 Samples = npt.NDArray[np.int16]
@@ -65,14 +65,20 @@ class AudioFile:
         try:
             with soundfile.SoundFile(self.path) as file:
                 rate, start = file.samplerate, round(offset * file.samplerate)
+                if not SAMPLE_RATES_HZ[0] <= rate <= SAMPLE_RATES_HZ[1]:
+                    raise DataError("sample rate out of range")
+                if not file.frames:
+                    raise DataError("speech empty")
                 if start >= file.frames:
                     raise DataError("clip outside its recording")
                 file.seek(start)
                 found = file.read(round(duration * rate), dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, OSError) as error:
             raise DataError("unreadable audio") from error
-        if not len(found) or not np.isfinite(found).all():
-            raise DataError("speech empty or not finite")
+        if not len(found):
+            raise DataError("speech empty")
+        if not np.isfinite(found).all():
+            raise DataError("speech not finite")
         samples = to_mono(torch.from_numpy(found))
         return resample(samples, source_rate=rate, target_rate=self.sample_rate).numpy()
 

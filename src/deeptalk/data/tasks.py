@@ -295,8 +295,10 @@ def _heard(clip: Clip, text: str, context: TaskContext, generator: np.random.Gen
 def _read(clip: Clip, context: TaskContext, generator: np.random.Generator) -> Tensor:
     assert context.reader is not None, "a plan with clips was made with a reader"
     speech = context.reader.read(clip, generator)
-    if _num_frames(speech, context) < 1 or not torch.isfinite(speech).all():
-        raise DataError("speech empty or not finite")
+    if _num_frames(speech, context) < 1:
+        raise DataError("speech empty")
+    if not torch.isfinite(speech).all():
+        raise DataError("speech not finite")
     return speech
 
 
