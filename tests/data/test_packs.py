@@ -131,9 +131,9 @@ def test_what_cant_be_heard_has_a_reason(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "slow.wav", np.zeros(800), 4_000)
     with pytest.raises(DataError, match="sample rate out of range"):
         open_clips(tmp_path / "slow.wav", sample_rate=16_000).read(0.0, 0.1)
-    soundfile.write(tmp_path / "empty.flac", np.zeros(0), 16_000)
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16_000, subtype="FLOAT")
     with pytest.raises(DataError, match="speech empty"):
-        open_clips(tmp_path / "empty.flac", sample_rate=16_000).read(0.0, 0.1)
+        open_clips(tmp_path / "empty.wav", sample_rate=16_000).read(0.0, 0.1)
     with pytest.raises(DataError, match="not finite"):
         open_clips(tmp_path / "nan.wav", sample_rate=16_000).read(0.0, 0.1)
     with pytest.raises(DataError, match="no such pack"):
