@@ -34,6 +34,13 @@ _WENET_WORD = re.compile(r".[^ \t\r\n\u0080-\U0010ffff]*", re.DOTALL)
 _WENET_TAG = re.compile(r"<[^> \t\r\n\u0080-\U0010ffff]*>?")
 _TAG = re.compile(r"<[^>]*>?")
 _LETTERS = re.compile(r"[A-Z]")
+_LAST_ELLIPSIS, _ELLIPSIS = re.compile(r"\.{3,}\s*$"), re.compile(r"\s*\.{3,}\s*")
+_INITIALS = [
+    (re.compile(r"\b([a-z])\.([a-z])\.([a-z])\.s\b"), "s"),
+    *((re.compile(r"\b" + r"\.".join(["([a-z])"] * n) + r"\.?\b"), "") for n in (4, 3, 2)),
+    *((re.compile(r"\b" + r"\.\s+".join(["([a-z])"] * n) + r"\.\b"), "") for n in (4, 3, 2)),
+]
+"""In the order of the leaderboard's own patterns, longest first."""
 _SEEDTTS_REMOVED = re.compile(
     r"[!-&(-/:-@\[-`{-~"  # ASCII without the apostrophe
     r"\u00b7\u2013\u2014\u2018\u2019\u201b-\u201f\u2026\u2027"
@@ -95,15 +102,45 @@ def seedtts_characters(text: str) -> list[str]:
     return [character for character in _SEEDTTS_REMOVED.sub("", text) if not character.isspace()]
 
 
+def open_asr_text(text: str) -> str:
+    """What the Open ASR Leaderboard does besides Whisper's English rules: no ellipses, initials as a word."""
+    text = _ELLIPSIS.sub(" ", _LAST_ELLIPSIS.sub("", text.lower()))
+    for pattern, end in _INITIALS:
+        text = pattern.sub(lambda found, end=end: "".join(found.groups()) + end, text)
+    return text
+
+
 @lru_cache
-def _whisper_english() -> Normalizer:
+def _english() -> tuple[Callable[[str], str], str]:
+    """Whisper's English rules, and what they are of.
+
+    The rules are transformers' copy, word for word OpenAI's; whisper_normalizer, which has the spellings, has
+    added contractions of its own.
+    """
     try:
-        from whisper_normalizer.english import EnglishTextNormalizer
+        from whisper_normalizer.english import EnglishSpellingNormalizer
     except ImportError as error:
-        raise ConfigError("whisper-en needs whisper_normalizer: pip install 'deeptalk[judge]'.") from error
-    clean = EnglishTextNormalizer()
-    release = f"whisper_normalizer {version('whisper_normalizer')}"
+        raise ConfigError("English rules need whisper_normalizer: pip install 'deeptalk[judge]'.") from error
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    spellings = f"spellings of whisper_normalizer {version('whisper_normalizer')}"
+    release = f"transformers {version('transformers')}, {spellings}"
+    return EnglishTextNormalizer(EnglishSpellingNormalizer().mapping), release
+
+
+def _whisper_english() -> Normalizer:
+    clean, release = _english()
     return Normalizer(name="whisper-en", unit="WER", version=release, units=lambda text: clean(text).split())
+
+
+def _open_asr() -> Normalizer:
+    clean, release = _english()
+    return Normalizer(
+        name="open-asr",
+        unit="WER",
+        version=f"{_OWN}, {release}",
+        units=lambda text: clean(open_asr_text(text)).split(),
+    )
 
 
 @lru_cache
@@ -138,6 +175,7 @@ def _own(
 
 _MAKERS: dict[str, Callable[[], Normalizer]] = {
     "whisper-en": _whisper_english,
+    "open-asr": _open_asr,
     "whisper-basic": _whisper_basic,
     "wenet": _own("wenet", "CER", wenet_units),
     "wenet-letters": _own("wenet-letters", "CER", wenet_letters),
