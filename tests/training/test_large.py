@@ -199,6 +199,10 @@ try:
 except CheckpointError as error:
     print(error)
 assert read_progress(newest_checkpoint(folder)).step == 1
+recipe = replace(RECIPE, save_every=1)
+rest = train(Wide(3, 60_000), recipe=recipe, batches=Stream(), folder=folder, resume=True, keep_going=True)
+assert [report.step for report in rest] == [2, 3, 4, 5, 6]
+assert read_progress(newest_checkpoint(folder)).step == 1
 assert sorted(p.name for p in folder.iterdir()) == ["latest", "step-00000001"]
 """
 
@@ -216,6 +220,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     assert "step-00000002 can't be written" in finished.stdout
     assert "No space left" in finished.stdout or "ENOSPC" in finished.stdout or "28" in finished.stdout
     assert "step-00000001 is there to go on from" in finished.stdout
+    assert finished.stderr.count("Training goes on without.") == 5
 
 
 class Spoilt(BatchStream[int, list[int]]):

@@ -36,6 +36,10 @@ def train(
     compiled: Compiled = False,
     shared: Shared = False,
     dense: Dense = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Train on where a full disk takes no checkpoint; it is told."),
+    ] = False,
     figure: Annotated[
         Path | None,
         typer.Option(
@@ -70,6 +74,7 @@ def train(
         compiled=compiled,
         shared=shared,
         dense=dense,
+        keep_going=keep_going,
     )
     if figure is not None and is_first_process():
         from deeptalk.cli.figure import draw_preference

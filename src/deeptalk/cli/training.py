@@ -21,6 +21,7 @@ def train_stage(
     compiled: bool = False,
     shared: bool = False,
     dense: bool = False,
+    keep_going: bool = False,
 ) -> StepReport | None:
     """Run a recipe to its end or its interruption; the last report, None where it was finished before.
 
@@ -37,6 +38,7 @@ def train_stage(
             compiled=compiled,
             shared=shared,
             dense=dense,
+            keep_going=keep_going,
             progress=show,
         ):
             held_out = f" · held out {_figures(report.evaluation)}" if report.evaluation else held_out

@@ -99,6 +99,7 @@ def train(
     evaluate: Callable[[Task, Forward], Mapping[str, float]] | None = None,
     accelerator: Accelerator | None = None,
     asked: Recipe | None = None,
+    keep_going: bool = False,
     now: Callable[[], float] = time.monotonic,
 ) -> Iterator[StepReport]:
     """Run the recipe's steps on a model whose parameters are already frozen or free, in place.
@@ -108,6 +109,7 @@ def train(
     the model holds the averaged weights if the recipe asks for them, and in the first process it is whole.
     An interruption saves, reports and ends the iteration. `asked` is the recipe before its epochs were
     counted in steps and its micro-batches shared; another number of processes may go on with a run of it.
+    With `keep_going` a checkpoint that can't be written is told and left out.
 
     Raises:
         DivergedError: `recipe.max_bad_steps` steps in a row were not finite.
@@ -139,7 +141,7 @@ def train(
                     evaluation = evaluate(run.task, run.engine)
             is_due = is_last or is_stopped or run.step % recipe.save_every == 0
             if folder is not None and is_due:
-                run.save(folder)
+                run.save(folder, keep_going=keep_going and not is_stopped)
             run.check_samples()
             yield StepReport(
                 step=run.step,
@@ -284,8 +286,16 @@ class _Run:
     def averaged(self) -> Any:
         return self.average.applied(self.task.model) if self.average is not None else nullcontext()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, *, keep_going: bool) -> None:
         """A checkpoint, with the generators and positions of all processes."""
+        try:
+            self._save(folder)
+        except CheckpointError as error:  # in all processes
+            if not keep_going:
+                raise
+            logger.warning("%s Training goes on without.", error)
+
+    def _save(self, folder: Path) -> None:
         own = [(generator_states(self.generator), self.batches.state_dict())]
         states = gather_object(own) if self.accelerator.num_processes > 1 else own
         save_checkpoint(

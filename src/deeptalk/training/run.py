@@ -88,6 +88,7 @@ def run_stage(
     compiled: bool = False,
     shared: bool = False,
     dense: bool = False,
+    keep_going: bool = False,
     accelerator: Accelerator | None = None,
     progress: Progress = silent,
 ) -> Iterator[StepReport]:
@@ -97,8 +98,9 @@ def run_stage(
     finished yields nothing; without it, only `anew` deletes what an interrupted run has kept, and that once
     the stage is open. `compiled` fuses the backbone's layers, for the same results up to rounding.
     Each process takes `accumulate` micro-batches a step; `shared`, all together take them. `dense` trains
-    stage 2.1 without the experts that it masks, for the same results up to rounding. The main process tells
-    `progress` what it encodes before the first step.
+    stage 2.1 without the experts that it masks, for the same results up to rounding. With `keep_going` it
+    goes on where a full disk takes no checkpoint. The main process tells `progress` what it encodes before
+    the first step.
 
     Raises:
         ConfigError: the recipe fits neither its data nor the stages it starts from, its micro-batches
@@ -159,12 +161,13 @@ def run_stage(
         evaluate=(lambda task, forward: evaluate(task, held_out, forward=forward)) if held_out else None,
         accelerator=accelerator,
         asked=asked,
+        keep_going=keep_going,
     ):
         if metrics is not None:
             line = dataclasses.asdict(report)
             if line["rejected"] == rejected:
                 del line["rejected"]
-            metrics.write(line)
+            _write_metrics(metrics, line, keep_going=keep_going)
             rejected = report.rejected
         yield report
         if report.is_interrupted:
@@ -298,6 +301,16 @@ def _steps_of_others(start: Path | None, num_processes: int) -> int | None:
 
 def _open_metrics(folder: Path, start: Path | None) -> MetricsWriter:
     return MetricsWriter(folder / METRICS, resume_step=0 if start is None else step_of(start))
+
+
+def _write_metrics(metrics: MetricsWriter, line: Mapping[str, Any], *, keep_going: bool) -> None:
+    try:
+        metrics.write(line)
+    except OSError as error:  # a full disk
+        told = f"{metrics.path} can't be written ({' '.join(str(error).split())})"
+        if not keep_going:
+            raise CheckpointError(f"{told}; --resume goes on from the last checkpoint.") from error
+        logger.warning("%s. Training goes on without.", told)
 
 
 def _save(stage: Stage, folder: Path, note: dict[str, Any]) -> None:
