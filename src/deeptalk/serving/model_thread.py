@@ -267,10 +267,8 @@ class ModelThread:
             if not has_worked:
                 self._wake.wait(timeout=1.0)
         self._take_commands()
-        for waiting in self._waiting:
-            waiting.request.outlet.put(Ended(reason="interrupted"))
-        for answering in self._answering:
-            self._end(answering)
+        for each in (*self._waiting, *self._answering):
+            each.request.outlet.put(Ended(reason="interrupted"))
         for working in self._jobs:
             working.tell(BusyError("The server is going down."))
         if self._is_broken:
@@ -336,6 +334,7 @@ class ModelThread:
             return
         except Exception as error:  # it is read again, and told, when an answer is asked for
             _logger.error("Reading along failed: %s", type(error).__name__, exc_info=error)
+            self._note_device(error)
             memory.clear()
 
     def _read(self) -> bool:
@@ -486,6 +485,7 @@ class ModelThread:
         self._waiting.clear()
         self._answering.clear()
         _logger.error("A tick failed: %s", type(error).__name__, exc_info=error)
+        self._note_device(error)
         for request in requests:
             self._fail(request, error)
 
@@ -498,8 +498,11 @@ class ModelThread:
         if not isinstance(error, DeepTalkError):
             _logger.error("An answer failed: %s", type(error).__name__, exc_info=error)
             self.metrics.count("deeptalk_engine_faults_total")
-        if isinstance(error, torch.AcceleratorError):  # every later call would fail as well
-            self._is_broken = True
+        self._note_device(error)
+
+    def _note_device(self, error: Exception) -> None:
+        """After some errors every later call would fail as well."""
+        self._is_broken = self._is_broken or isinstance(error, torch.AcceleratorError)
 
     def _fail(self, request: Request, error: Exception) -> None:
         """Tell the session."""

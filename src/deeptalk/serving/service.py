@@ -166,6 +166,9 @@ class Service:
     async def give_up(self) -> None:
         """The model can't be used any more: every session is closed, and ``on_broken`` ends the process."""
         self.is_draining, self.leaves_with = True, (1011, "engine_error")
+        await self._hear_out(
+            PARTING_SECONDS
+        )  # the model thread has ended every answer: it is still to be told
         await self._see_off()
         self.on_broken()
 
@@ -174,14 +177,18 @@ class Service:
         self.is_draining = True
         now = asyncio.get_running_loop().time
         until = now() + self.limits.drain_seconds
-        answers = [asyncio.create_task(session.finish_answer()) for session in self._sessions]
-        if answers:
-            _, late = await asyncio.wait(answers, timeout=self.limits.drain_seconds)
-            for task in late:
-                task.cancel()
+        await self._hear_out(self.limits.drain_seconds)
         while self.admission.num_active > len(self._sessions) and now() < until:  # answers over HTTP
             await asyncio.sleep(0.01)
         await self._see_off()
+
+    async def _hear_out(self, seconds: float) -> None:
+        """Let the answers of all sessions be sent to their end, for no longer than that."""
+        answers = [asyncio.create_task(session.finish_answer()) for session in self._sessions]
+        if answers:
+            _, late = await asyncio.wait(answers, timeout=seconds)
+            for task in late:
+                task.cancel()
 
     async def _see_off(self) -> None:
         """Ask every session to close, and leave it a moment to say so."""
