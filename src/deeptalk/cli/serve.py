@@ -11,6 +11,7 @@ from deeptalk.cli.arguments import Model
 
 if TYPE_CHECKING:
     from deeptalk.serving.limits import ServerLimits
+    from deeptalk.serving.security import App
     from deeptalk.serving.service import Service
 
 POCKET_CONTEXT = 128
@@ -266,10 +267,19 @@ def serve(
             )
         else:
             listening = bind(host, port)
-            service = new_service()
-            tell(*listening.getsockname()[:2])
-            app = create_app(service, security, has_page=not no_ui)
-            status = run(app, service, listening, certificate=certificate)
+
+            def open_app() -> "tuple[App, Service]":
+                service = new_service()
+                return create_app(service, security, has_page=not no_ui), service
+
+            status = run(
+                open_app,
+                security,
+                limits,
+                listening,
+                certificate=certificate,
+                on_open=lambda: tell(*listening.getsockname()[:2]),
+            )
     if status:
         raise typer.Exit(status)
 

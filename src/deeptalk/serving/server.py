@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -12,7 +13,8 @@ from deeptalk.errors import ConfigError
 from deeptalk.serving.connections import TimelyHttp, TimelySocket
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.logs import tell_without_traceback
-from deeptalk.serving.security import Guard
+from deeptalk.serving.opening import Opening
+from deeptalk.serving.security import App, Security
 from deeptalk.serving.service import Service
 from deeptalk.serving.tls import Certificate
 from deeptalk.serving.watchdog import STUCK
@@ -24,14 +26,20 @@ INTERRUPTED = 130
 
 
 class Server(uvicorn.Server):
-    """Drains at the first SIGTERM or Ctrl-C and leaves at the second."""
+    """Drains at the first SIGTERM or Ctrl-C and leaves at the second; without a service yet, at the first."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service | None = None) -> None:
         super().__init__(config)
-        self._service = service
+        self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
         self.exit_code = 0
+        if service is not None:
+            self.attend(service)
+
+    def attend(self, service: Service) -> None:
+        """Drain this service, and end when its device has failed."""
+        self._service = service
         service.on_broken = self._break
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -42,22 +50,22 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """What a signal does; called by the interpreter between two steps of the event loop."""
         self.exit_code = INTERRUPTED if sig == signal.SIGINT else 0
-        if self._service.is_draining or self._loop is None:
+        if self._service is None or self._service.is_draining or self._loop is None:
             self.should_exit = self.force_exit = True
         else:
             self._service.is_draining = True
-            self._loop.call_soon_threadsafe(self._begin_to_drain)
+            self._loop.call_soon_threadsafe(self._begin_to_drain, self._service)
 
     def _break(self) -> None:
         _logger.critical("the device has failed: the process ends, to be started again")
         self.exit_code, self.should_exit = STUCK, True
 
-    def _begin_to_drain(self) -> None:
-        self._draining = asyncio.ensure_future(self._drain())
+    def _begin_to_drain(self, service: Service) -> None:
+        self._draining = asyncio.ensure_future(self._drain(service))
 
-    async def _drain(self) -> None:
+    async def _drain(self, service: Service) -> None:
         _logger.info("going down: no new work is taken, running answers end")
-        await self._service.drain()
+        await service.drain()
         self.should_exit = True
 
 
@@ -76,7 +84,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def configured(app: Guard, limits: ServerLimits, *, certificate: Certificate | None = None) -> uvicorn.Config:
+def configured(app: App, limits: ServerLimits, *, certificate: Certificate | None = None) -> uvicorn.Config:
     """How uvicorn serves the application: no compression, no access log, bounded frames and headers."""
 
     logging.getLogger("uvicorn.error").addFilter(tell_without_traceback)
@@ -107,9 +115,32 @@ def configured(app: Guard, limits: ServerLimits, *, certificate: Certificate | N
 
 
 def run(
-    app: Guard, service: Service, listening: socket.socket, *, certificate: Certificate | None = None
+    open_app: Callable[[], tuple[App, Service]],
+    security: Security,
+    limits: ServerLimits,
+    listening: socket.socket,
+    *,
+    certificate: Certificate | None = None,
+    on_open: Callable[[], None] = lambda: None,
 ) -> int:
-    """Serve on a bound socket until a signal comes; the exit status."""
-    server = Server(configured(app, service.limits, certificate=certificate), service)
+    """Serve on a bound socket until a signal comes; the exit status.
+
+    The port is open while ``open_app`` makes the application and its service; ``on_open`` is called then.
+    What it raises is raised here.
+    """
+    failures: list[Exception] = []
+
+    def take(service: Service) -> None:
+        server.attend(service)
+        on_open()
+
+    def give_up(error: Exception) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    app = Opening(open_app, security, on_open=take, on_failure=give_up)
+    server = Server(configured(app, limits, certificate=certificate))
     server.run(sockets=[listening])
+    if failures:
+        raise failures[0]
     return server.exit_code
