@@ -278,6 +278,9 @@ def _load(source: str | Path, *, dtype: torch.dtype, attention: str | None, expe
         raise CheckpointError(f"{folder} lacks {len(missing)} tensors, first {missing[0]}.")
     if is_packed:
         model._weight_conversions = None  # saving would pack the names again, but not the numbers
+        for parameter in model.parameters():  # transformers 5.17 unpacks MXFP4 to bf16 whatever is asked for
+            if parameter.dtype == torch.bfloat16 != dtype:
+                parameter.data = parameter.data.to(dtype)
     return model
 
 
