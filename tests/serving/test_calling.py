@@ -24,6 +24,7 @@ from deeptalk.errors import AudioError, ConfigError, ProtocolError
 from deeptalk.serving import events
 from deeptalk.serving.calling import RATE, Arrival, Call, Received, call, play
 from deeptalk.serving.load import Load, figures_of, is_in_real_time, means_between, put_load
+from deeptalk.serving.security import Security
 from deeptalk.serving.server import Server
 from deeptalk.serving.service import Service
 
@@ -344,6 +345,39 @@ def test_the_measuring_verbs(loaded: LoadedModel, question: Path, monkeypatch: p
         assert "real_time_sessions" in result.stdout
 
     serve(loaded, script)
+
+
+def test_a_crowd_is_measured(loaded: LoadedModel, question: Path, monkeypatch: pytest.MonkeyPatch):
+    """Three find no room, three have a wrong key and three never read; somebody else is answered."""
+    monkeypatch.setattr("deeptalk.cli.idle.busy_cores", lambda: 0.0)
+
+    async def script(server: Server, service: Service, url: str) -> None:
+        asked = [
+            "bench",
+            "crowd",
+            question,
+            "--url",
+            url,
+            "--api-key",
+            "the-right-key",
+            "--hurried",
+            "--json",
+        ]
+        result = await asyncio.to_thread(told, [*asked, "--clients", 3, "--turns", 2])
+        line = json.loads(result.stdout)
+        assert (line["name"], line["clients"], line["silent"], line["valid"]) == ("crowd", 3, 0, True)
+        for kind in ("full", "wrong_key"):
+            refused = line["refused"][kind]
+            assert (refused["asked"], refused["refused"]) == (3, 3)
+            assert 0 < refused["ms"]["p50"] <= refused["ms"]["max"]
+        assert (line["deaf"]["asked"], line["deaf"]["cut"]) == (3, 3)
+        assert set(line["deaf"]) == {"asked", "cut", "seconds", "memory_growth_mb"}
+        assert set(line["first_audio_ms"]) == {"alone", "beside_deaf", "beside_refused"}
+        assert all(waits["p50"] > 0 for waits in line["first_audio_ms"].values())
+        assert service.metrics.total("deeptalk_rejects_total") == 6
+
+    limits = {"max_sessions": 4, "stalled_seconds": 0.5}
+    serve(loaded, script, security=Security(key="the-right-key"), **limits)
 
 
 def test_other_work_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

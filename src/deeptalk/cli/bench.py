@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deeptalk.cli.arguments import Json, Model
-from deeptalk.cli.bench_serving import latency, sessions
+from deeptalk.cli.bench_serving import crowd, latency, sessions
 from deeptalk.cli.bench_train import train
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def choices() -> None:
 
 bench.command()(latency)
 bench.command()(sessions)
+bench.command()(crowd)
 bench.command()(train)
 
 

@@ -1,10 +1,11 @@
-"""``deeptalk bench latency`` and ``bench sessions``: what the users of a server would hear."""
+"""``deeptalk bench latency``, ``sessions`` and ``crowd``: what the users of a server would hear."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -69,7 +70,7 @@ def latency(
     client as in the paper, whose split of the time is printed beside this server's.
     """
     load = _load(files, num_sessions=sessions, num_turns=turns, is_hurried=hurried)
-    with _measured(url, model=model, num_sessions=sessions) as (address, busy):
+    with _measured(url, options=_slots(sessions), model=model) as (address, busy):
         figures = asyncio.run(_measure(address, load, key=key))
     first = figures.pop("mean_first_audio_ms")
     server = figures.pop("server")
@@ -109,7 +110,7 @@ def sessions(
     wanted = counts or [1, 2, 4]
     load = _load(files, num_sessions=1, seconds=seconds, pause_seconds=pause, seed=seed, is_hurried=hurried)
     all_figures: list[dict[str, Any]] = []
-    with _measured(url, model=model, num_sessions=max(wanted)) as (address, busy):
+    with _measured(url, options=_slots(max(wanted)), model=model) as (address, busy):
         for count in wanted:
             figures = asyncio.run(_measure(address, replace(load, num_sessions=count), key=key))
             figures = {"sessions": count, **figures, "step_ms": figures["server"]["step_ms"]}
@@ -119,6 +120,46 @@ def sessions(
     for figures in all_figures:
         _tell("sessions", figures, busy, model=model if url is None else None, is_json=json)
     _leave({"silent": sum(figures["silent"] for figures in all_figures)}, busy, allow_busy=allow_busy)
+
+
+def crowd(
+    files: Recordings = None,
+    clients: Annotated[
+        int, typer.Option("--clients", metavar="N", help="Clients that come at once.", min=1)
+    ] = 50,
+    turns: Annotated[
+        int,
+        typer.Option("--turns", metavar="N", help="Turns of somebody else, alone and beside them.", min=1),
+    ] = 20,
+    url: Url = None,
+    key: Key = None,
+    model: Model = "pocket",
+    hurried: Hurried = False,
+    allow_busy: AllowBusy = False,
+    json: Json = False,
+) -> None:
+    """How soon clients are refused that find no room or have a wrong key, and cut off that never read.
+
+    Somebody else talks meanwhile. A server that is named with --url needs a slot more than there are clients.
+    """
+    from deeptalk.cli.served import told
+    from deeptalk.serving.crowd import Crowd, measure_crowd
+
+    own = key if url is not None else token_hex(16)
+    options = ["--max-sessions", str(clients + 1), "--api-key", str(own)]
+    with _measured(url, options=options, model=model) as (address, busy):
+        wanted = Crowd(
+            questions=_questions(files),
+            metrics=lambda: told(address, "/metrics", key=own) or "",
+            num_clients=clients,
+            num_turns=turns,
+            is_hurried=hurried,
+        )
+        figures = asyncio.run(measure_crowd(address, wanted, key=own))
+    _tell("crowd", figures, busy, model=model if url is None else None, is_json=json)
+    let_in = [each["asked"] - each["refused"] for each in figures["refused"].values() if each is not None]
+    left = figures["deaf"]["asked"] - figures["deaf"]["cut"]
+    _leave({"silent": figures["silent"] + left + sum(let_in)}, busy, allow_busy=allow_busy)
 
 
 async def _measure(url: str, load: "Load", *, key: str | None) -> dict[str, Any]:
@@ -169,7 +210,9 @@ def _questions(files: list[Path] | None) -> "list[Tensor]":
 
 
 @contextmanager
-def _measured(url: str | None, *, model: str, num_sessions: int) -> Iterator[tuple[str, list[float | None]]]:
+def _measured(
+    url: str | None, *, options: Sequence[str], model: str
+) -> Iterator[tuple[str, list[float | None]]]:
     """A server to measure, and how many cores others keep busy before it has come and after it has gone."""
     from deeptalk.cli.idle import busy_cores
     from deeptalk.cli.served import served
@@ -178,9 +221,13 @@ def _measured(url: str | None, *, model: str, num_sessions: int) -> Iterator[tup
     if url is not None:
         yield url, busy
     else:
-        with served("--no-ui", "--model", model, "--max-sessions", str(num_sessions)) as own:
+        with served("--no-ui", "--model", model, *options) as own:
             yield own, busy
     busy.append(busy_cores())
+
+
+def _slots(count: int) -> list[str]:
+    return ["--max-sessions", str(count)]
 
 
 def _is_valid(busy: Sequence[float | None]) -> bool:
@@ -211,7 +258,7 @@ def _words(value: Any) -> Any:
 
 
 def _leave(figures: dict[str, Any], busy: list[float | None], *, allow_busy: bool) -> None:
-    """The exit status: 1 where an answer had no sound, 3 where the machine was not idle."""
+    """The exit status: 1 where something failed, as an answer without sound; 3 on a machine at work."""
     if figures["silent"]:
         raise typer.Exit(1)
     if not _is_valid(busy) and not allow_busy:

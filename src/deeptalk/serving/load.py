@@ -60,7 +60,7 @@ async def _converse(url: str, load: Load, *, key: str | None, number: int) -> li
             if load.pause_seconds:
                 await asyncio.sleep(chance.expovariate(1.0 / load.pause_seconds))
             question = load.questions[(number + len(answers)) % len(load.questions)]
-            answers.append(await _ask(calling, question, is_hurried=load.is_hurried))
+            answers.append(await ask_one(calling, question, is_hurried=load.is_hurried))
     return answers
 
 
@@ -69,7 +69,7 @@ def _is_over(load: Load, num_answers: int, ends_at: float | None) -> bool:
     return has_all or (ends_at is not None and num_answers > 0 and time.monotonic() >= ends_at)
 
 
-async def _ask(calling: Call, question: Tensor, *, is_hurried: bool) -> Received:
+async def ask_one(calling: Call, question: Tensor, *, is_hurried: bool) -> Received:
     """One turn, and the answer when it has been heard."""
     answer = await calling.say(question, is_paced=not is_hurried)
     if not is_hurried:
@@ -88,7 +88,7 @@ def figures_of(sessions: Sequence[Sequence[Received]]) -> dict[str, Any]:
         "turns": len(answers),
         "completed": sum(answer.status == "completed" for answer in answers),
         "silent": len(answers) - len(waits),
-        "first_audio_ms": _percentiles(waits),
+        "first_audio_ms": percentiles_ms(waits),
         "viability": 1 - sum(each.num_late for each in played) / num_pieces if num_pieces else 0.0,
         "underruns": num_gaps,
         "underruns_per_minute": 60 * num_gaps / seconds if seconds else 0.0,
@@ -111,7 +111,7 @@ def mean_first_audio_ms(sessions: Sequence[Sequence[Received]]) -> float | None:
 
 def means_between(before: str, after: str) -> Means:
     """The means over what a server has done between two readings of its ``/metrics``."""
-    old, new = _values(before), _values(after)
+    old, new = values_of(before), values_of(after)
 
     def mean_ms(name: str) -> float | None:
         count = new.get(f"{name}_count", 0.0) - old.get(f"{name}_count", 0.0)
@@ -123,13 +123,14 @@ def means_between(before: str, after: str) -> Means:
     )
 
 
-def _values(text: str) -> dict[str, float]:
+def values_of(text: str) -> dict[str, float]:
     """The samples without a label of a page of metrics."""
     lines = (line.rsplit(" ", 1) for line in text.splitlines() if line and line[0] != "#" and "{" not in line)
     return {name: float(value) for name, value in lines}
 
 
-def _percentiles(seconds: Sequence[float]) -> dict[str, float | None]:
+def percentiles_ms(seconds: Sequence[float]) -> dict[str, float | None]:
+    """Of some waits, in milliseconds; None of none."""
     names = {"p50": 50, "p95": 95, "p99": 99, "max": 100}
     if not seconds:
         return dict.fromkeys(names)
