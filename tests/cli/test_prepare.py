@@ -13,7 +13,6 @@ from deeptalk.codec import SineCodec, save_codec
 from deeptalk.data.corpora import CORPORA
 from deeptalk.data.manifest import read_manifest
 from deeptalk.evaluation.benchmarks.question_sets import read_questions
-from deeptalk.training.stage_dialogue import HEARD, SPOKEN
 
 
 def run(*arguments: object, code: int = 0):
@@ -72,7 +71,7 @@ def test_a_folder_becomes_manifests(corpus, questions, tmp_path):
     )
     (record,) = read_manifest(out / "dialogues.jsonl", kind="dialogue").records
     assert (record["license"], record["source"]) == ("CC0-1.0", "mine")
-    assert {path.stem for path in out.iterdir()} == {"recordings", "dialogues", *HEARD, *SPOKEN}
+    assert {path.stem for path in out.iterdir()} == {"recordings", "dialogues"}
     printed = run(*given).stdout
     assert "dialogues.jsonl: 1 records, 0.00 hours, licence CC0-1.0" in printed
     assert f"left out, asked by {questions}: 1" in printed

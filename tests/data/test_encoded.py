@@ -110,9 +110,3 @@ def test_answers_are_encoded_frame_by_frame_whatever_stands_beside_them(tmp_path
     assert library.speakers("answer 1") == ["slt"]
     with pytest.raises(DataError, match="without codes"):
         library.read("answer 1", "rms")
-
-
-def test_a_part_that_nobody_answers_from_is_empty(tmp_path: Path) -> None:
-    write_manifest(tmp_path / "answers.jsonl", (), kind="recording")
-    assert encode_answers(tmp_path, SineCodec(), parts=("answers",)) == {"answers": 0}
-    assert AnswerLibrary([tmp_path / "codes" / "answers.npy"]).speakers("yes") == []

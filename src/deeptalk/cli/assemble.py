@@ -72,7 +72,7 @@ def assemble(
     from dataclasses import asdict
 
     from deeptalk.backbone.stock import quiet
-    from deeptalk.cli.output import print_counts, print_json
+    from deeptalk.cli.output import print_made
     from deeptalk.codec import load_codec
     from deeptalk.model.assembly import assemble as put_together
     from deeptalk.model.assembly import open_ear
@@ -92,8 +92,4 @@ def assemble(
             hidden=hidden,
             seed=seed,
         )
-    told = asdict(written)
-    if json:
-        print_json(told)
-    else:
-        print_counts(told.pop("folder"), told, is_json=False)
+    print_made(asdict(written), name="folder", is_json=json)

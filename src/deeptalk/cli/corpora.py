@@ -87,7 +87,6 @@ def prepare_corpus(
             )
             for key, manifest in manifests.items()
         ]
-    _complete_library(out)
     for one in prepared:
         _tell(out, one, note["license"], json=json)
 
@@ -177,16 +176,6 @@ def _say_lists(source: Path) -> dict[str, list[dict[str, Any]]]:
         ]
         for part, path in found.items()
     }
-
-
-def _complete_library(out: Path) -> None:
-    """Empty manifests for the parts in which stages look up who says what: here nobody does."""
-    from deeptalk.training.stage_dialogue import HEARD, SPOKEN
-
-    for part in (*HEARD, *SPOKEN):
-        path = out / f"{part}.jsonl"
-        if not path.exists():
-            path.touch()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from deeptalk.cli.arguments import Json
-from deeptalk.cli.sharding import NumWorkers, Ray, chosen_workers
+from deeptalk.cli.sharding import NumWorkers, Ray, chosen_workers, shard_bar
 
 
 def encode(
@@ -37,22 +37,17 @@ def encode(
     """
     from dataclasses import asdict
 
-    from deeptalk.cli.output import print_counts, print_json
-    from deeptalk.cli.progress import bars
+    from deeptalk.cli.output import print_made
     from deeptalk.data.answer_codes import encode_manifest
     from deeptalk.model.weights import PACKAGED, model_folder
 
     folder = model_folder(codec) / "codec" if codec in PACKAGED else Path(codec)
-    with bars() as show:
+    with shard_bar() as show:
         encoded = encode_manifest(
             manifest,
             folder,
             workers=chosen_workers(workers, ray),
             answers_per_shard=shard,
-            progress=lambda done, total: show("shards", done, total),
+            progress=show,
         )
-    told = asdict(encoded)
-    if json:
-        print_json(told)
-    else:
-        print_counts(told.pop("manifest"), told, is_json=False)
+    print_made(asdict(encoded), name="manifest", is_json=json)

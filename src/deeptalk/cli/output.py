@@ -45,6 +45,14 @@ def free_path(folder: Path, stem: str, taken: set[Path]) -> Path:
     return path
 
 
+def print_made(made: Mapping[str, Any], *, name: str, is_json: bool) -> None:
+    """What a verb has made: a JSON object, or its figures under the one that ``name`` says."""
+    if is_json:
+        print_json(made)
+    else:
+        print_counts(made[name], {key: value for key, value in made.items() if key != name}, is_json=False)
+
+
 def print_counts(name: str, counts: Mapping[str, Any], *, is_json: bool) -> None:
     """Figures under one name: a JSON object, or a line for each."""
     if is_json:

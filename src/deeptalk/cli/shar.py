@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from deeptalk.cli.arguments import Json
-from deeptalk.cli.sharding import NumWorkers, Ray, chosen_workers
+from deeptalk.cli.sharding import NumWorkers, Ray, chosen_workers, shard_bar
 
 
 def shar(
@@ -29,20 +29,15 @@ def shar(
     """
     from dataclasses import asdict
 
-    from deeptalk.cli.output import print_counts, print_json
-    from deeptalk.cli.progress import bars
+    from deeptalk.cli.output import print_made
     from deeptalk.data.shar import write_shar
 
-    with bars() as show:
+    with shard_bar() as show:
         written = write_shar(
             manifest,
             out,
             workers=chosen_workers(workers, ray),
             records_per_shard=shard,
-            progress=lambda done, total: show("shards", done, total),
+            progress=show,
         )
-    told = asdict(written)
-    if json:
-        print_json(told)
-    else:
-        print_counts(told.pop("folder"), told, is_json=False)
+    print_made(asdict(written), name="folder", is_json=json)

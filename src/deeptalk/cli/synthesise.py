@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from deeptalk.cli.arguments import Json
-from deeptalk.cli.sharding import NumWorkers, Ray, chosen_workers
+from deeptalk.cli.sharding import NumWorkers, Ray, chosen_workers, shard_bar
 
 _VOICE = "flite:NAME, espeak-ng:NAME+VARIANT or NAME=PROGRAM ARGUMENTS; repeatable."
 
@@ -45,11 +45,10 @@ def synthesise(
     """
     from dataclasses import asdict
 
-    from deeptalk.cli.output import print_counts, print_json
-    from deeptalk.cli.progress import bars
+    from deeptalk.cli.output import print_made
     from deeptalk.data.speaking import read_speaker, speak_manifest
 
-    with bars() as show:
+    with shard_bar() as show:
         spoken = speak_manifest(
             manifest,
             out or manifest.with_name(f"{manifest.stem}-spoken.jsonl"),
@@ -60,10 +59,6 @@ def synthesise(
             seed=seed,
             workers=chosen_workers(workers, ray),
             texts_per_shard=shard,
-            progress=lambda done, total: show("shards", done, total),
+            progress=show,
         )
-    told = asdict(spoken)
-    if json:
-        print_json(told)
-    else:
-        print_counts(told.pop("manifest"), told, is_json=False)
+    print_made(asdict(spoken), name="manifest", is_json=json)

@@ -66,11 +66,6 @@ def encode_answers(
             done += len(group)
             if progress is not None:
                 progress(done, len(records))
-        if not records:  # nobody answers from this part
-            save_array(folder / "codes" / f"{part}.npy", np.zeros((0, codec.num_codebooks), dtype=np.int16))
-            write_manifest(folder / "codes" / f"{part}.jsonl", (), kind="recording")
-            frames[part] = 0
-            continue
         spans = write_code_pack(folder / "codes" / f"{part}.npy", codes)
         seconds = codec.samples_per_frame / codec.sample_rate
         said = [

@@ -320,8 +320,9 @@ def prepare_caches(
 
 
 def present(parts: Sequence[str], data: Path) -> list[str]:
-    """Those of some parts of the speech that have a manifest."""
-    return [part for part in parts if (data / f"{part}.jsonl").is_file()]
+    """Those of some parts of the speech that have a manifest with anything in it."""
+    paths = {part: data / f"{part}.jsonl" for part in parts}
+    return [part for part, path in paths.items() if path.is_file() and path.stat().st_size]
 
 
 def _assemble(recipe: Recipe, part: DialoguePart, places: Places) -> tuple[DeepTalk, Path, Path]:
