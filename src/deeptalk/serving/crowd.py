@@ -12,12 +12,16 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from deeptalk.errors import ConfigError
 from deeptalk.serving.calling import Call, Received, call
 from deeptalk.serving.load import ask_one, percentiles_ms, values_of
 from deeptalk.shapes import Tensor
 
 MOST_SECONDS = 120.0
 """As long clients that never read are waited for."""
+
+AGAIN_SECONDS = 1.0
+"""After so long, clients that were refused come again."""
 
 LONG_EVENT = json.dumps({"type": "session.update", "session": {"tools": ["x" * 100_000]}})
 """What is answered by as much."""
@@ -47,16 +51,22 @@ async def measure_crowd(url: str, crowd: Crowd, *, key: str | None = None) -> di
         alone = await talk.turns(crowd.num_turns)
         deaf = asyncio.create_task(_be_deaf_together(url, crowd, key=key))
         beside_deaf = await talk.turns(1, until=deaf)
+        left = await deaf
         async with AsyncExitStack() as held:
             for _ in range(crowd.num_clients):
-                await held.enter_async_context(_socket(url, key))
-            full = asyncio.create_task(_knock_together(url, crowd, key=key))
-            beside_refused = await talk.turns(crowd.num_turns, until=full)
-            wrong = None if key is None else await _knock_together(url, crowd, key=f"not {key}")
+                held.push_async_callback((await _let_in(url, crowd, key)).close)
+            over = asyncio.Event()
+            knocking = asyncio.create_task(_knock_together(url, crowd, key=key, until=over))
+            try:
+                beside_refused = await talk.turns(crowd.num_turns)
+            finally:
+                over.set()
+            full = await knocking
+            wrong = None if key is None else await _knock_together(url, crowd, key=f"not {key}", until=over)
     return {
         "clients": crowd.num_clients,
-        "refused": {"full": await full, "wrong_key": wrong},
-        "deaf": await deaf,
+        "refused": {"full": full, "wrong_key": wrong},
+        "deaf": left,
         "first_audio_ms": {
             "alone": _waits(alone),
             "beside_deaf": _waits(beside_deaf),
@@ -82,9 +92,16 @@ class _Talk:
         return answers
 
 
-async def _knock_together(url: str, crowd: Crowd, *, key: str | None) -> dict[str, Any]:
-    """All ask for a session at once and none should get one; milliseconds from asking to the refusal."""
-    found = await asyncio.gather(*(_knock(url, key) for _ in range(crowd.num_clients)))
+async def _knock_together(url: str, crowd: Crowd, *, key: str | None, until: asyncio.Event) -> dict[str, Any]:
+    """All ask for a session at once, again every second, and none should get one.
+
+    Milliseconds are those from asking to the refusal.
+    """
+    found: list[float | None] = []
+    while not found or not until.is_set():
+        found += await asyncio.gather(*(_knock(url, key) for _ in range(crowd.num_clients)))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(until.wait(), AGAIN_SECONDS)
     waits = [seconds for seconds in found if seconds is not None]
     return {"asked": len(found), "refused": len(waits), "ms": percentiles_ms(waits)}
 
@@ -100,22 +117,29 @@ async def _knock(url: str, key: str | None) -> float | None:
 
 async def _be_deaf_together(url: str, crowd: Crowd, *, key: str | None) -> dict[str, Any]:
     """All ask for megabytes and read none of them; until the server has let go of them, and its memory."""
-    before = await _level(crowd)
-    sockets = [await _socket(url, key) for _ in range(crowd.num_clients)]
-    talking = [asyncio.create_task(_be_deaf(socket)) for socket in sockets]
-    began, most, left = time.monotonic(), before[1], len(sockets)
-    while left and time.monotonic() < began + MOST_SECONDS:
-        await asyncio.sleep(0.2)
-        sessions, memory = await _level(crowd)
-        left, most = int(sessions - before[0]), max(most, memory)
-    seconds = time.monotonic() - began
-    for task, socket in zip(talking, sockets, strict=True):
-        task.cancel()
-        socket.transport.abort()
-    await asyncio.gather(*talking, *(socket.wait_closed() for socket in sockets), return_exceptions=True)
-    cut = len(sockets) - left
-    growth = round(most - before[1], 1)
-    return {"asked": len(sockets), "cut": cut, "seconds": round(seconds, 1), "memory_growth_mb": growth}
+    sessions, memory = await _level(crowd)
+    most, left, began = memory, crowd.num_clients, time.monotonic()
+    async with AsyncExitStack() as held:
+        for _ in range(crowd.num_clients):
+            socket = await _let_in(url, crowd, key)
+            held.push_async_callback(_hang_up, socket, asyncio.create_task(_be_deaf(socket)))
+        while left and time.monotonic() < began + MOST_SECONDS:
+            await asyncio.sleep(0.2)
+            now = await _level(crowd)
+            left, most = int(now[0] - sessions), max(most, now[1])
+        seconds = time.monotonic() - began
+    return {
+        "asked": crowd.num_clients,
+        "cut": crowd.num_clients - left,
+        "seconds": round(seconds, 1),
+        "memory_growth_mb": round(most - memory, 1),
+    }
+
+
+async def _hang_up(socket: ClientConnection, talking: "asyncio.Task[None]") -> None:
+    talking.cancel()
+    socket.transport.abort()
+    await asyncio.gather(talking, socket.wait_closed(), return_exceptions=True)
 
 
 async def _be_deaf(socket: ClientConnection) -> None:
@@ -129,8 +153,21 @@ async def _be_deaf(socket: ClientConnection) -> None:
 async def _level(crowd: Crowd) -> tuple[float, float]:
     """Sessions, and megabytes that the server holds."""
     told = values_of(await asyncio.to_thread(crowd.metrics))
+    if "deeptalk_sessions_active" not in told:
+        raise ConfigError(
+            "The server tells nothing at /metrics, which this measurement needs: is the key right?"
+        )
     memory = told.get("process_resident_memory_bytes", 0.0) / 2**20
-    return told.get("deeptalk_sessions_active", 0.0), memory
+    return told["deeptalk_sessions_active"], memory
+
+
+async def _let_in(url: str, crowd: Crowd, key: str | None) -> ClientConnection:
+    try:
+        return await _socket(url, key)
+    except InvalidStatus as refused:
+        raise ConfigError(
+            f"{url} does not let {crowd.num_clients + 1} sessions in: give it as many with --max-sessions."
+        ) from refused
 
 
 def _socket(url: str, key: str | None) -> connect:
