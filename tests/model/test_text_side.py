@@ -174,6 +174,8 @@ def test_chat_template_gives_the_ids_that_the_model_learnt(
     messages = [{"role": role, "content": text} for role, text in turns]
     assert stock.apply_chat_template(messages, return_dict=False) == ours.grid[0].tolist()
     assert (stock.bos_token_id, stock.eos_token_id, stock.model_max_length) == (256, 257, 512)
+    raw = [256] * template.bos + TextTokenizer(bytes_path).encode("Who?")
+    assert stock("Who?")["input_ids"] == raw  # as harnesses over HTTP tokenise what they ask
 
 
 def test_a_tokenizer_that_spans_words_and_template_is_told(

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, processors
 from transformers import AutoTokenizer
 
 from deeptalk.streams import Turn, encode_prompt
@@ -33,6 +33,20 @@ def write_chat_files(folder: Path, *, tokenizer: TextTokenizer, layout: StreamLa
     }
     (folder / TOKENIZER_CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     (folder / CHAT_TEMPLATE).write_text(chat_template(layout.template) + "\n", "utf-8")
+
+
+def begin_with_bos(path: Path, *, layout: StreamLayout) -> None:
+    """Let stock tools put BOS before a text where the model expects it; a template brings its own.
+
+    A ``tokenizer.json`` that adds anything of itself is left as it is.
+    """
+    tokens = Tokenizer.from_file(str(path))
+    bos = tokens.id_to_token(layout.bos_id)
+    if layout.template.bos and bos is not None and tokens.post_processor is None:
+        tokens.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
+            single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, layout.bos_id)]
+        )
+        tokens.save(str(path))
 
 
 def chat_template(template: Template) -> str:

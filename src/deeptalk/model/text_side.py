@@ -11,7 +11,7 @@ from deeptalk.backbone.banks import fused_state_dict
 from deeptalk.backbone.extra import is_extra_name
 from deeptalk.backbone.stock import quiet
 from deeptalk.errors import CheckpointError, ConfigError
-from deeptalk.model.chat import is_chat_exact, write_chat_files
+from deeptalk.model.chat import begin_with_bos, is_chat_exact, write_chat_files
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.model.folder import TOKENIZER, read_config, weight_files
@@ -72,6 +72,7 @@ def export_text_side(
         with quiet():
             stock.save_pretrained(folder, state_dict=state, max_shard_size=max_shard_size)
         (folder / TOKENIZER).write_bytes((source / TOKENIZER).read_bytes())
+        begin_with_bos(folder / TOKENIZER, layout=model.layout)
         longest = int(stock.config.max_position_embeddings)
         write_chat_files(folder, tokenizer=tokenizer, layout=model.layout, longest=longest)
         return TextSide(
