@@ -98,7 +98,9 @@ def test_the_drop_is_measured_once_and_kept(questions, model_folder, tmp_path, m
     assert first["scores"]["text_to_text/drop"]["value"] == 0.0
     noted = json.loads((folder / "text_backbone.json").read_text())
     assert noted["scores"]["text_to_text/mean"] == first["scores"]["text_to_text/mean"]["value"]
-    assert json.loads(run(*given).stdout)["scores"]["text_to_text/drop"]["value"] == 0.0
+    assert json.loads(run(*given, "--max-text-drop", 0).stdout)["scores"]["text_to_text/drop"]["value"] == 0.0
+    unknown = run(*given, "--limit", 1, "--max-text-drop", 3, code=1)
+    assert unknown.stderr.splitlines()[-1] == "the drop was not measured; --max-text-drop allows 3."
     assert first["scores"]["text_to_text/drop"]["low"] == first["scores"]["text_to_text/drop"]["high"] == 0.0
     other = json.loads(run(*given, "--limit", 1).stdout)
     assert "text_to_text/drop" not in other["scores"]

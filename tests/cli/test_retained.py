@@ -82,6 +82,11 @@ def test_the_drop_of_every_category(questions, backbone, model_folder, told_apar
     assert written["tasks"][0]["items"] == {"model": [1, 1, 0, 0], "backbone": [1, 1, 1, 0]}
     assert {name: written[name] for name in total} == total
     assert str(tmp_path) not in out.read_text()
+    assert total["points"] == pytest.approx(-(25 + 50) / 2)
+    run(*given, "--max-text-drop", 37.5)
+    refused = run(*given, "--max-text-drop", 37.4, "--json", code=1)
+    assert refused.stderr.splitlines()[-1] == "the text has lost 37.50 points; --max-text-drop allows 37.4."
+    assert json.loads(refused.stdout.splitlines()[-1])["points"] == total["points"]
     shown = run(*given).stdout
     assert "facts/exact" in shown
     assert "2/4" in shown

@@ -128,6 +128,38 @@ def test_two_models_are_compared(questions, tmp_path):
     assert mixed.count("do not compare: other data") == 2
 
 
+def test_runs_that_drew_otherwise_have_a_mean_and_a_range(questions, tmp_path):
+    decoding = {"temperature": 0.7, "top_k": 10}
+
+    def scored(name: str, a: str, **settings: object) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        answers = answered(folder / "answers.jsonl", a=a, b="21", c="no")
+        (folder / "run.json").write_text(json.dumps({"model": "m", "decoding": "greedy"} | settings))
+        run("score-answers", questions, answers, "--out", folder / "scores.json")
+        return folder / "scores.json"
+
+    right = ("Paris", "Rome", "Paris", "Oslo")
+    drawn = [scored(f"s{n}", a, decoding=decoding | {"seed": n}) for n, a in enumerate(right)]
+    contain, _ = (json.loads(line) for line in run("repeated", *drawn, "--json").stdout.splitlines())
+    assert (contain["name"], contain["seeds"]) == ("contain-words", [0, 1, 2, 3])
+    assert contain["mean"] == pytest.approx(50.0)
+    assert (contain["lowest"], contain["highest"]) == (pytest.approx(100 / 3), pytest.approx(200 / 3))
+    assert "of 4 runs, seeds 0, 1, 2, 3" in run("repeated", *drawn).stdout
+    other = scored("other", "x", decoding=decoding | {"seed": 7}, model="n")
+    again = scored("again", "x", decoding=decoding | {"seed": 0})
+    greedy = scored("greedy", "x")
+    for given, complaint in (
+        (drawn[:2], "needs 3 runs of different seeds at least, got 2"),
+        ([*drawn, other], "differ in more than the seed: run"),
+        ([*drawn, again], "a seed comes twice: 0, 1, 2, 3, 0"),
+        ([*drawn, greedy], "nothing was drawn in this run"),
+        ([*drawn, questions], "set.jsonl: no report of a run"),
+    ):
+        (line,) = run("repeated", *given, code=2).stderr.splitlines()
+        assert complaint in line
+
+
 def test_what_is_missing_may_be_left_out_but_says_so(questions, tmp_path):
     answers = answered(tmp_path / "answers.jsonl", a="Paris", b="no")
     given = ("score-answers", questions, answers, "--rule", "has-answer")
@@ -213,3 +245,41 @@ def test_a_file_that_is_not_there_is_one_line(questions, tmp_path):
     assert "x.jsonl: can't be read" in line
     (line,) = run("score-answers", questions, questions, code=2).stderr.splitlines()
     assert "there is no 'text'" in line
+
+
+def test_a_packed_set_is_unpacked_and_read(tmp_path, tone):
+    pyarrow = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow (deeptalk[parquet])")
+    from pyarrow.parquet import write_table
+
+    sound = tone("x.wav").read_bytes()
+    columns = {
+        "audio": [{"bytes": sound, "path": "x.wav"}, {"bytes": None, "path": "y.wav"}],
+        "prompt": ["capital of France", "twenty and one"],
+        "reference": ["Paris", "21"],
+    }
+    packed, out = tmp_path / "set.parquet", tmp_path / "new" / "set"
+    write_table(pyarrow.table(columns), packed)
+    told = json.loads(run("unpack", packed, "--out", out, "--json").stdout)
+    assert (told["num_items"], told["num_sounds"]) == (2, 1)
+    assert (out / "audio" / "0.wav").read_bytes() == sound
+    lines = [json.loads(line) for line in (out / "questions.jsonl").read_text().splitlines()]
+    assert lines[1] == {"id": "1", "audio": None, "question": "twenty and one", "answers": ["21"]}
+    answers = write_lines(
+        tmp_path / "answers.jsonl", {"id": "0", "text": "Paris."}, {"id": "1", "text": "no"}
+    )
+    scored = json.loads(run("score-answers", out / "questions.jsonl", answers, "--json").stdout)
+    assert (scored["scores"]["has-answer"]["count"], scored["num_items"]) == (1, 2)
+    (tmp_path / "no.parquet").write_text("no Parquet")
+    for arguments, complaint in (
+        ((tmp_path / "no.parquet",), "no Parquet that can be read"),
+        ((tmp_path / "none.parquet",), "none.parquet: no Parquet that can be read"),
+        ((packed, "--answer-column", "output"), "no column output; there are: audio, prompt, reference"),
+    ):
+        (line,) = run("unpack", *arguments, "--out", tmp_path / "other", code=2).stderr.splitlines()
+        assert complaint in line
+
+
+def test_a_packed_set_needs_its_library(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    (line,) = run("unpack", tmp_path / "set.parquet", "--out", tmp_path / "x", code=2).stderr.splitlines()
+    assert "deeptalk[parquet]" in line

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 from typer.testing import CliRunner
 
 from deeptalk.cli import app
+from deeptalk.evaluation.benchmarks.llm_judge import LlmJudge
 from deeptalk.model import load
 from deeptalk.model.identity import model_hash
 
@@ -97,6 +99,20 @@ def test_paper_ours_and_difference(asked, tmp_path):
     lines = [json.loads(line) for line in (out / "items.jsonl").read_text().splitlines()]
     missing = [line for line in lines if line["set"] == "librispeech_clean" and line["id"] == "c"]
     assert missing[0]["reason"] == "missing"
+    assert (missing[0]["asked"], missing[0]["right"]) == ("c.wav", "a b")
+    questions = [line for line in lines if line["set"] == "llama_questions"]
+    assert {(line["id"], line["asked"], line["right"]) for line in questions} == {
+        ("a", "a?", "x"),
+        ("b", "b?", "x"),
+    }
+    page = (out / "report.html").read_text()
+    assert "Table 3" in page
+    assert "<td>c.wav</td><td>a b</td>" in page
+    assert str(tmp_path) not in page
+    spoken = [json.loads(line) for line in (out / "seedtts_en" / "answers.jsonl").read_text().splitlines()]
+    if any(line["audio"] for line in spoken):  # the random model may say nothing
+        assert "data:audio/mpeg" in page
+    assert told["extra"]["librispeech_clean"]["rtfx"] > 0
     assert "llama_questions/speech" in told["extra"]
     assert str(tmp_path) not in (out / "report.json").read_text() + (out / "items.jsonl").read_text()
     again = json.loads(run(*asked, "--json", "--allow-missing").stdout)
@@ -119,6 +135,43 @@ def test_a_set_that_is_broken_does_not_keep_others_from_being_run(asked, data, t
     assert [line.split(":")[0] for line in result.stderr.splitlines() if "expected" in line] == ["seedtts_en"]
 
 
+def test_a_judge_stands_beside_the_rules_and_is_asked_once(asked, tmp_path, monkeypatch):
+    replies, requests = iter(["yes", "who knows"]), []
+
+    def transport(url, body, *, headers, timeout_seconds):
+        requests.append(json.loads(body))
+        said = next(replies, "no")
+        return json.dumps({"choices": [{"message": {"content": said}}]}).encode()
+
+    monkeypatch.setitem(LlmJudge.__init__.__kwdefaults__, "transport", transport)
+    judged = (*asked, "--judge-url", "http://here/v1", "--judge-model", "m", "--json")
+    answers = {"a": "one", "b": "two"}
+    monkeypatch.setattr(
+        "deeptalk.evaluation.benchmarks.question_sets.read_answers", lambda *_, field, **__: answers
+    )
+    result = run(*judged, code=1)
+    told = json.loads(result.stdout)["extra"]["llama_questions/text_to_text/llm-judge"]
+    assert (told["count"], told["total"], told["num_unjudged"]) == (1, 2, 1)
+    assert told["judge"].startswith("m, prompt ")
+    assert "answers were not judged" in result.stderr
+    num_requests = len(requests)
+    assert num_requests == 2  # the same two answers, whatever they were asked as
+    assert (tmp_path / "out" / "judge.jsonl").is_file()
+    run(*judged, "--allow-missing")
+    assert len(requests) == num_requests
+
+    def refuses(*_, **__):
+        raise HTTPError("http://here/v1", 404, "no such model", {}, None)  # pyright: ignore
+
+    monkeypatch.setitem(LlmJudge.__init__.__kwdefaults__, "transport", refuses)
+    refused = run(
+        *judged[:-1], "--judge-replies", tmp_path / "new.jsonl", "--allow-missing", "--json", code=2
+    )
+    rows = {f"{row['set']}/{row['figure']}": row for row in json.loads(refused.stdout)["rows"]}
+    assert rows["llama_questions/text_to_text"]["ours"] is not None
+    assert "llama_questions/text_to_text/llm-judge: the judge refuses" in refused.stderr
+
+
 def test_mistakes_are_one_line(asked, data, model_folder, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
@@ -128,6 +181,7 @@ def test_mistakes_are_one_line(asked, data, model_folder, tmp_path):
     for arguments, complaint in (
         (("--suite", "papr"), "Did you mean 'paper'?"),
         (("--suite", "paper", "--data", tmp_path / "none", "--model", model_folder), "no folder"),
+        (("--suite", "questions", "--judge-url", "http://x"), "needs both --judge-url and --judge-model"),
         (("--suite", "latency", "--device", "gpu", "--model", model_folder), "no device 'gpu'"),
         (("--model", model_folder), "say what to measure"),
     ):

@@ -10,13 +10,21 @@ from deeptalk.cli.duplex import converse, score_duplex
 from deeptalk.cli.generate import Devices, Language, Limit, Recogniser, Whisper, Work, answer, say, transcribe
 from deeptalk.cli.latency import latency
 from deeptalk.cli.report import report
-from deeptalk.cli.retained import OtherBackbone, text
+from deeptalk.cli.retained import MaxTextDrop, OtherBackbone, check_drop, text
 from deeptalk.cli.score import (
     AllowMissing,
+    JudgeKey,
+    JudgeModel,
+    JudgePrompt,
+    JudgeReplies,
+    JudgeUrl,
     compare,
+    open_judge,
+    repeated,
     score_answers,
     score_transcripts,
     table3,
+    unpack,
     write_answers,
 )
 from deeptalk.cli.synthesis import recode, score_speech
@@ -71,6 +79,11 @@ def suites(
     turns: Annotated[
         int, typer.Option("--turns", metavar="N", help="Answers that are timed, without --latency.", min=2)
     ] = 50,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    judge_prompt: JudgePrompt = None,
+    judge_replies: JudgeReplies = None,
+    judge_key: JudgeKey = None,
     limit: Limit = None,
     allow_missing: AllowMissing = False,
     json: Json = False,
@@ -101,8 +114,10 @@ def suites(
         language=language,
         max_text_tokens=160,
     )
+    replies = judge_replies or (work.out / "judge.jsonl" if judge_url else None)
     given = Given(
         work=work,
+        judge=open_judge(judge_url, judge_model, judge_prompt, replies, judge_key),
         data=data,
         text=text_results,
         latency=latency_results,
@@ -131,6 +146,7 @@ def pocket(
         typer.Option("--backbone", metavar="DIR", help="The text backbone before any speech, for the drop."),
     ] = None,
     other_backbone: OtherBackbone = False,
+    max_drop: MaxTextDrop = None,
     voice: Annotated[str, typer.Option("--voice", metavar="NAME", help="Voice of the answers.")] = "rms",
     limit: Annotated[
         int | None,
@@ -191,6 +207,8 @@ def pocket(
         print_json(report.to_dict())
     else:
         print_report(report)
+    drops = [score.value for score in report.scores if score.name == "text_to_text/drop"]
+    check_drop(drops[0] if drops else None, max_drop)
 
 
 for verb in (
@@ -207,7 +225,9 @@ for verb in (
     score_speech,
     write_answers,
     compare,
+    repeated,
     latency,
+    unpack,
     table3,
 ):
     evaluate.command()(verb)

@@ -97,7 +97,8 @@ def evaluate_pocket(
             fsdd=fsdd,
             refusal=REFUSAL,
             progress=lambda name, done, total: show("questions", done, total, name),
-            **({} if not kept_parts else {"done": kept_parts.done, "keep": kept_parts.keep}),
+            done=kept_parts and kept_parts.done,
+            keep=kept_parts and kept_parts.keep,
         )
     if bare is not None:
         noted = _note_backbone(bare, asked, figure, voice=voice, limit=limit)

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from deeptalk.decoding import LoadedModel
     from deeptalk.evaluation.benchmarks.retention import TaskScores
 
+MaxTextDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-text-drop",
+        metavar="N",
+        help="Exit with 1 where the text has lost more: points, of 100.",
+        min=0,
+    ),
+]
 OtherBackbone = Annotated[
     bool, typer.Option("--other-backbone", help="Allow a backbone that the model was not made of.")
 ]
@@ -27,6 +36,7 @@ def text(
     ],
     model: Model = "pocket",
     other_backbone: OtherBackbone = False,
+    max_drop: MaxTextDrop = None,
     tasks: Annotated[
         list[str] | None,
         typer.Option(
@@ -114,7 +124,9 @@ def text(
         show("models", 2, 2)
     found = retained(*scores, seed=seed)
     drop = mean_drop(found)
+    lost = -sum(one.difference.value for one in found) / len(found)
     total = {
+        "points": -lost,
         "of_means": drop and drop.of_means,
         "mean_of_task_drops": drop and drop.mean_of_sets,
         "num_tasks": len(found),
@@ -133,6 +145,7 @@ def text(
         for one in found:
             print_json(one.to_dict())
         print_json(total)
+        check_drop(lost, max_drop)
         return
     screen = console()
     for one in found:
@@ -142,6 +155,18 @@ def text(
         screen.print(f"{one.task:<34}{left}  from{right}  {change.value:>+7.2f}  {bounds}")
     if drop is not None:
         screen.print(f"of {len(found)} means {drop.of_means:+.2f} %, task by task {drop.mean_of_sets:+.2f} %")
+    check_drop(lost, max_drop)
+
+
+def check_drop(lost: float | None, most: float | None) -> None:
+    """Leave with 1, in one line, where the text has lost more points than it may, or nobody knows."""
+    import sys
+
+    if most is None or (lost is not None and lost <= most):
+        return
+    told = "the drop was not measured" if lost is None else f"the text has lost {lost:.2f} points"
+    print(f"{told}; --max-text-drop allows {most:g}.", file=sys.stderr)
+    raise typer.Exit(1)
 
 
 def _own(questions: Path | None, limit: int | None) -> tuple[dict[str, Any], Any]:

@@ -44,6 +44,26 @@ AnswerColumn = Annotated[
 ]
 
 
+JudgeUrl = Annotated[
+    str | None, typer.Option("--judge-url", metavar="URL", help="A judge, as http://127.0.0.1:8000/v1.")
+]
+JudgeModel = Annotated[str | None, typer.Option("--judge-model", metavar="NAME", help="The judge's model.")]
+JudgePrompt = Annotated[
+    Path | None,
+    typer.Option("--judge-prompt", metavar="FILE", help="What the judge reads; a built-in text else."),
+]
+JudgeReplies = Annotated[
+    Path | None,
+    typer.Option("--judge-replies", metavar="F.jsonl", help="Keeps replies: none is asked for twice."),
+]
+JudgeKey = Annotated[
+    str | None,
+    typer.Option(
+        "--judge-key", envvar="DEEPTALK_JUDGE_KEY", metavar="KEY", help="Better given by the environment."
+    ),
+]
+
+
 def score_answers(
     questions: QuestionSet,
     answers: Annotated[Path, typer.Argument(metavar="ANSWERS", help="What the model answered.")],
@@ -57,27 +77,11 @@ def score_answers(
         list[str] | None,
         typer.Option("--rule", metavar="NAME", help="contain-words, has-answer, whole-words; repeatable."),
     ] = None,
-    judge_url: Annotated[
-        str | None,
-        typer.Option("--judge-url", metavar="URL", help="A judge, as http://127.0.0.1:8000/v1."),
-    ] = None,
-    judge_model: Annotated[
-        str | None, typer.Option("--judge-model", metavar="NAME", help="The judge's model.")
-    ] = None,
-    judge_prompt: Annotated[
-        Path | None,
-        typer.Option("--judge-prompt", metavar="FILE", help="What the judge reads; a built-in text else."),
-    ] = None,
-    judge_replies: Annotated[
-        Path | None,
-        typer.Option("--judge-replies", metavar="F.jsonl", help="Keeps replies: none is asked for twice."),
-    ] = None,
-    judge_key: Annotated[
-        str | None,
-        typer.Option(
-            "--judge-key", envvar="DEEPTALK_JUDGE_KEY", metavar="KEY", help="Better given by the environment."
-        ),
-    ] = None,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    judge_prompt: JudgePrompt = None,
+    judge_replies: JudgeReplies = None,
+    judge_key: JudgeKey = None,
     allow_missing: AllowMissing = False,
     drop_missing: DropMissing = False,
     out: Out = None,
@@ -93,7 +97,7 @@ def score_answers(
     from deeptalk.evaluation.benchmarks.scoring import about_answers, score_questions, without_missing
     from deeptalk.files import digest_of
 
-    judge = _judge(judge_url, judge_model, judge_prompt, judge_replies, judge_key)
+    judge = open_judge(judge_url, judge_model, judge_prompt, judge_replies, judge_key)
     items = read_questions(questions, layout=layout, answer_column=answer_column)
     given = read_answers(answers, items, field=field)
     file = question_file(questions)
@@ -202,6 +206,27 @@ def compare(
             console().print(f"{found.name:<28}{sides}{end}")
 
 
+def repeated(
+    reports: Annotated[
+        list[Path], typer.Argument(metavar="REPORT...", help="Scores of runs that drew otherwise, by --out.")
+    ],
+    json: Json = False,
+) -> None:
+    """Mean and range of every score over runs that differ in their seed alone; three runs at least."""
+    from deeptalk.cli.output import console, print_json
+    from deeptalk.evaluation.benchmarks.repeats import read_repeat, repeats
+
+    for one in repeats([read_repeat(path) for path in reports]):
+        if json:
+            print_json(one.to_dict())
+        else:
+            seeds = ", ".join(map(str, one.seeds))
+            console().print(
+                f"{one.name:<28}{one.mean:>8.2f} {one.unit:<7}[{one.lowest:.2f}, {one.highest:.2f}] of "
+                f"{len(one.seeds)} runs, seeds {seeds}"
+            )
+
+
 def write_answers(
     questions: QuestionSet,
     answers: Annotated[Path, typer.Argument(metavar="ANSWERS", help="A run's answers.jsonl.")],
@@ -245,6 +270,33 @@ def write_answers(
             console().print(f"{path}: {len(items)} questions")
 
 
+def unpack(
+    packed: Annotated[
+        Path, typer.Argument(metavar="SET.parquet", help="A set with its sounds inside, as VoiceBench's.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for questions.jsonl and audio/.")],
+    answer_column: Annotated[
+        str | None,
+        typer.Option(
+            "--answer-column", metavar="NAME", help="Right answers; else reference, answers, answer."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Unpack a set that is published as Parquet into questions.jsonl and files of sound."""
+    from deeptalk.cli.evaluation import check_place
+    from deeptalk.cli.output import console, print_json
+    from deeptalk.evaluation.benchmarks.unpack import QUESTIONS
+    from deeptalk.evaluation.benchmarks.unpack import unpack as write_questions
+
+    check_place(out / QUESTIONS)
+    num_items, num_sounds = write_questions(packed, out, answer_column=answer_column)
+    if json:
+        print_json({"questions": str(out / QUESTIONS), "num_items": num_items, "num_sounds": num_sounds})
+    else:
+        console().print(f"{out / QUESTIONS}: {num_items} questions, {num_sounds} with a recording")
+
+
 def table3(json: Json = False) -> None:
     """The paper's table 3, text benchmarks: means, drops, and where they don't follow from its values."""
     from deeptalk.cli.output import console, print_json
@@ -266,9 +318,10 @@ def table3(json: Json = False) -> None:
             console().print(f"! {complaint}")
 
 
-def _judge(
+def open_judge(
     url: str | None, model: str | None, prompt: Path | None, replies: Path | None, key: str | None
 ) -> "LlmJudge | None":
+    """The judge of some options; None without any, ConfigError for half of them or a text without fields."""
     from time import sleep
 
     from deeptalk.cli.evaluation import check_place
@@ -293,8 +346,10 @@ def finish(report: "BenchmarkReport", out: Path | None, *, allow_missing: bool, 
     import sys
 
     from deeptalk.cli.evaluation import write_json
-    from deeptalk.cli.output import console, print_json
+    from deeptalk.cli.output import console, finite, print_json
+    from deeptalk.evaluation.benchmarks.report_schema import SCORED, check_report
 
+    check_report(finite(report.to_dict(has_items=False)), SCORED)
     if out is not None:
         write_json(out, report.to_dict(has_items=True))
     if is_json:

@@ -20,8 +20,12 @@ from deeptalk.errors import DataError
 if TYPE_CHECKING:
     from deeptalk.decoding import LoadedModel
     from deeptalk.evaluation.benchmarks.paper_suite import Table
+    from deeptalk.evaluation.benchmarks.report_page import Sample
 
-ITEMS, REPORT, MARKDOWN, SUITE = "items.jsonl", "report.json", "report.md", "suite.json"
+ITEMS, REPORT, MARKDOWN, PAGE, SUITE = "items.jsonl", "report.json", "report.md", "report.html", "suite.json"
+
+SAMPLES_OF_A_SET = 4
+"""So many answers of each set can be heard in the page, wrong ones and right ones in turn."""
 
 
 def run_suite(name: str, given: Given, *, is_json: bool) -> None:
@@ -33,7 +37,7 @@ def run_suite(name: str, given: Given, *, is_json: bool) -> None:
 
     from deeptalk.cli.evaluation import about_model, check_place, write_json
     from deeptalk.cli.opening import open_model
-    from deeptalk.cli.output import print_json
+    from deeptalk.cli.output import finite, print_json
     from deeptalk.evaluation.benchmarks.generation import claim_folder
     from deeptalk.evaluation.benchmarks.paper_suite import (
         cells_of,
@@ -42,6 +46,9 @@ def run_suite(name: str, given: Given, *, is_json: bool) -> None:
         suite_markdown,
         suite_report,
     )
+    from deeptalk.evaluation.benchmarks.report_schema import SUITE as SUITE_SCHEMA
+    from deeptalk.evaluation.benchmarks.report_schema import check_report
+    from deeptalk.evaluation.benchmarks.suite_page import suite_page
     from deeptalk.evaluation.benchmarks.workers import check_device
     from deeptalk.files import write_text
     from deeptalk.model.weights import model_folder
@@ -69,9 +76,11 @@ def run_suite(name: str, given: Given, *, is_json: bool) -> None:
     about |= {"decoding": "greedy", "limit": given.limit}
     report = suite_report(cells_of(tables), filled.ours, filled.not_run, suite=name, about=about)
     report |= {"extra": filled.extra, "num_failed": len(filled.failed)}
+    check_report(finite(report), SUITE_SCHEMA)
     write_json(work.out / REPORT, report)
     write_text(work.out / MARKDOWN, suite_markdown(report))
     _write_items(work.out / ITEMS, filled.items)
+    write_text(work.out / PAGE, suite_page(report, filled.items, samples=_samples(given, filled.items)))
     if is_json:
         print_json(report)
     else:
@@ -84,10 +93,66 @@ def run_suite(name: str, given: Given, *, is_json: bool) -> None:
             f"{missing} items are missing; they count as wrong (with --allow-missing this is no failure).",
             file=sys.stderr,
         )
+    if filled.num_unjudged and not given.allow_missing:
+        print(
+            f"{filled.num_unjudged} answers were not judged; they count as wrong in the judge's row (with "
+            "--allow-missing this is no failure).",
+            file=sys.stderr,
+        )
     if filled.failed:
         raise typer.Exit(2)
-    if missing and not given.allow_missing:
+    if (missing or filled.num_unjudged) and not given.allow_missing:
         raise typer.Exit(1)
+
+
+def _samples(given: Given, items: Sequence[dict[str, Any]]) -> "list[Sample]":
+    """Spoken answers of every set with their sounds; none where matplotlib is not installed."""
+    from itertools import chain, zip_longest
+
+    from deeptalk.errors import ConfigError
+    from deeptalk.evaluation.benchmarks.clips import clip_of
+    from deeptalk.evaluation.benchmarks.generation import ANSWERS, read_sound
+    from deeptalk.evaluation.benchmarks.records import read_json
+    from deeptalk.evaluation.benchmarks.report_page import Sample
+    from deeptalk.evaluation.benchmarks.suite_page import is_wrong
+    from deeptalk.evaluation.recognisers import SAMPLE_RATE
+
+    found: list[Sample] = []
+    for name in dict.fromkeys(item["set"] for item in items):
+        of_set = {item["id"]: item for item in items if item["set"] == name}  # the last figure is of speech
+        folder = next((f for f in _spoken_runs(given, name) if (f / ANSWERS).is_file()), None)
+        if folder is None:
+            continue
+        lines = {row.text("id"): row.values for row in read_json(folder / ANSWERS) if row.values["audio"]}
+        known = [item for key, item in of_set.items() if key in lines]
+        sides = [[item for item in known if is_wrong(item) is wrong] for wrong in (True, False)]
+        in_turn = [item for item in chain.from_iterable(zip_longest(*sides)) if item is not None]
+        for item in in_turn[:SAMPLES_OF_A_SET]:
+            line = lines[item["id"]]
+            try:
+                clip = clip_of(read_sound(folder / line["audio"]), sample_rate=SAMPLE_RATE)
+            except ConfigError:
+                return []
+            found.append(
+                Sample(
+                    id=item["id"],
+                    category=name,
+                    voice=item["figure"],
+                    question=item.get("asked") or "",
+                    answer=item.get("right") or "",
+                    given=line["text"] or "",
+                    heard=line["transcript"],
+                    is_right=not is_wrong(item),
+                    asked_clip=None,
+                    given_clip=clip,
+                )
+            )
+    return found
+
+
+def _spoken_runs(given: Given, name: str) -> tuple[Path, ...]:
+    """Where a set's spoken answers lie, if it has any: of questions, or of texts that were read aloud."""
+    return (given.work.out / name / "speech", given.work.out / name)
 
 
 def _write_items(path: Path, items: Sequence[dict[str, Any]]) -> None:

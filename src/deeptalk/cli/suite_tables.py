@@ -1,6 +1,6 @@
 """How each table of the paper is filled: a model at work on a set that is here, scored by its rule."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,7 +11,9 @@ from deeptalk.errors import DataError, DeepTalkError
 
 if TYPE_CHECKING:
     from deeptalk.decoding import LoadedModel
+    from deeptalk.evaluation.benchmarks.llm_judge import LlmJudge
     from deeptalk.evaluation.benchmarks.paper_suite import Ours
+    from deeptalk.evaluation.benchmarks.question_sets import QaItem
     from deeptalk.evaluation.metrics import Score
 
 
@@ -20,6 +22,7 @@ class Given:
     """What a suite is given: where sets lie, results of other engines, and how the model is asked."""
 
     work: Work
+    judge: "LlmJudge | None" = None
     data: Path | None = None
     text: Path | None = None
     latency: Path | None = None
@@ -37,6 +40,7 @@ class Filled:
     failed: list[str] = field(default_factory=list)
     items: list[dict[str, Any]] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
+    num_unjudged: int = 0
 
     @contextmanager
     def tried(self, name: str) -> Iterator[None]:
@@ -90,6 +94,12 @@ def fill_questions(given: Given, loaded: "LoadedModel", filled: Filled) -> None:
                     )
                     _keep(given, filled, name, key, scored, scored.scores[0], QUESTION_RULE)
                     filled.extra[f"{name}/{key}/has-answer"] = scored.scores[1].to_dict()
+                    _note_texts(
+                        filled, {item.id: (item.question, " / ".join(item.answers)) for item in items}
+                    )
+                    if given.judge is not None:
+                        given_answers = read_answers(answers, items, field=answer_field)
+                        _judge(given.judge, filled, f"{name}/{key}", items, given_answers, data)
             if f"{name}/speech_to_speech" in filled.ours:
                 filled.extra[f"{name}/speech"] = speech_costs(
                     items,
@@ -116,6 +126,7 @@ def fill_recognition(given: Given, loaded: "LoadedModel", filled: Filled) -> Non
         with filled.tried(name):
             folder = given.work.out / name
             asks = [Ask(id=item.id, audio=item.audio) for item in read_speech(path)]
+            asks_by_id = {ask.id: ask for ask in asks}
             _run(given, loaded, asks, folder, mode="asr")
             texts, file = read_references(path)
             answers = folder / "answers.jsonl"
@@ -127,6 +138,8 @@ def fill_recognition(given: Given, loaded: "LoadedModel", filled: Filled) -> Non
                 about=_about_run(answers, name),
             )
             _keep(given, filled, name, rule, scored, scored.scores[0], scored.scores[0].name)
+            _note_texts(filled, {key: (asks_by_id[key].audio, text) for key, text in texts.items()})
+            filled.extra[name] = {"rtfx": scored.about["rtfx"]}
 
 
 def fill_synthesis(given: Given, loaded: "LoadedModel", filled: Filled) -> None:
@@ -171,13 +184,17 @@ def fill_synthesis(given: Given, loaded: "LoadedModel", filled: Filled) -> None:
                 **{k: s.to_dict() for k, s in scores.items()},
                 "coverage": covered.to_dict(),
             }
+            spoken, texts = read_spoken(folder / "answers.jsonl"), {item.id: item.text for item in items}
             filled.items += [
                 {
                     "set": name,
                     "figure": "target",
                     "id": u.id,
-                    "errors": u.errors.total,
-                    "units": u.errors.num_units,
+                    "asked": texts[u.id],
+                    "right": texts[u.id],
+                    "given": spoken[u.id].transcript if u.id in spoken else None,
+                    "parts": {"target": [float(u.errors.total), float(u.errors.num_units)]},
+                    "reason": "missing" if u.is_missing else "",
                 }
                 for u in reports["target"].utterances
             ]
@@ -298,6 +315,35 @@ def _run(given: Given, loaded: "LoadedModel", asks: Sequence[Any], folder: Path,
         recogniser=given.work.recogniser if spoken else None,
     )
     work.run(list(asks)[: given.limit], loaded=loaded)
+
+
+def _judge(
+    judge: "LlmJudge",
+    filled: Filled,
+    name: str,
+    items: "Sequence[QaItem]",
+    answers: Mapping[str, str],
+    data: str,
+) -> None:
+    """The judge's share beside the rules', in no cell of the paper's; a judge that refuses is told."""
+    from deeptalk.evaluation.benchmarks.scoring import score_questions
+
+    try:
+        scored = score_questions(items, answers, rules=(), data=data, judge=judge)
+    except DeepTalkError as error:
+        filled.failed.append(f"{name}/llm-judge: {error}")
+        return
+    (score,) = scored.scores
+    told = {"judge": scored.rules[score.name], "num_unjudged": scored.num_unjudged}
+    filled.extra[f"{name}/llm-judge"] = score.to_dict() | told
+    filled.num_unjudged += scored.num_unjudged
+
+
+def _note_texts(filled: Filled, texts: Mapping[str, tuple[Any, str]]) -> None:
+    """What was asked and would have been right, beside the items noted last; of recordings the name."""
+    for item in filled.items[-len(texts) :]:
+        asked, right = texts[item["id"]]
+        item.update(asked=asked.name if isinstance(asked, Path) else asked, right=right)
 
 
 def _about_run(answers: Path, name: str) -> dict[str, Any]:

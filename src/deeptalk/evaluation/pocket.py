@@ -124,7 +124,7 @@ class PocketEvaluation:
         parts: Sequence[Part] = PARTS,
         progress: Progress | None = None,
         done: Mapping[str, PocketReport] | None = None,
-        keep: Callable[[Part, PocketReport], None] = lambda name, part: None,
+        keep: Callable[[Part, PocketReport], None] | None = None,
     ) -> PocketReport:
         """The rows of some parts of the table; those that lack what they need are listed as not run.
 
@@ -149,7 +149,8 @@ class PocketEvaluation:
                 continue
             before = deepcopy(self.report)
             step()
-            keep(name, self.report.since(before))
+            if keep is not None:
+                keep(name, self.report.since(before))
         tell("done", len(steps), len(steps))
         return self.report
 

@@ -27,6 +27,12 @@ TITLES: Mapping[Table, str] = {
 SUITES: Mapping[str, tuple[Table, ...]] = {"paper": tuple(TITLES), **{name: (name,) for name in TITLES}}
 """Suites by name: the paper as a whole, or one of its tables."""
 
+CAVEAT = (
+    "The paper names no scorer, no normaliser and no subset; figures of other protocols don't compare. "
+    "95 % intervals: Wilson for shares, bootstrap for error rates and medians."
+)
+"""What stands below the tables."""
+
 Direction = Literal["text_to_text", "speech_to_text", "speech_to_speech"]
 
 QUESTION_SETS: Mapping[str, Mapping[Direction, float]] = {
@@ -229,10 +235,7 @@ def suite_markdown(report: Mapping[str, Any]) -> str:
         lines += [f"## {title}", "", "| set | figure | paper | ours | difference | count | 95 % | of |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
         lines += [f"| {' | '.join(shown_row(row))} |" for row in rows] + [""]
-    lines.append(
-        "The paper names no scorer, no normaliser and no subset; figures of other protocols don't compare. "
-        "95 % intervals: Wilson for shares, bootstrap for error rates and medians."
-    )
+    lines.append(CAVEAT)
     return "\n".join(lines) + "\n"
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from deeptalk.errors import DataError
 
-SETTINGS, RECOGNISER = "run.json", "recogniser.json"
-"""Beside a run's answers: what they are of, and who has listened to them."""
+SETTINGS, RECOGNISER, TIMING = "run.json", "recogniser.json", "timing.json"
+"""Beside a run's answers: what they are of, who has listened to them, and how long they took."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

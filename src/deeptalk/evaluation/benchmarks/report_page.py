@@ -44,7 +44,10 @@ audio { display: block; width: 22rem; max-width: 100%; }
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """A spoken question and its spoken answer; ``heard`` is what the judge made of it, if it was asked."""
+    """A question and its spoken answer; ``heard`` is what a listener made of it, if one was asked.
+
+    ``asked_clip`` is None for a question in writing.
+    """
 
     id: str
     category: str
@@ -54,14 +57,14 @@ class Sample:
     given: str
     heard: str | None
     is_right: bool
-    asked_clip: Clip
+    asked_clip: Clip | None
     given_clip: Clip
 
 
 def page(report: Mapping[str, Any], *, title: str, samples: Sequence[Sample] = ()) -> str:
     """The report as HTML."""
     parts = [
-        *(_about(report), _figures(report), _curve(report["stages"]), _samples(samples)),
+        *(_about(report), _figures(report), _curve(report["stages"]), samples_part(samples)),
         *(_breakdown(part) for part in report["breakdowns"]),
         *(_confusion(part) for part in report["confusions"]),
         _errors(report["errors"]),
@@ -133,16 +136,15 @@ def _curve(stages: Sequence[Mapping[str, Any]]) -> str:
     return "<h2>What speech cost of the text</h2>" + curve_chart(points) if points else ""
 
 
-def _samples(samples: Sequence[Sample]) -> str:
+def samples_part(samples: Sequence[Sample]) -> str:
+    """Samples with their sounds and spectrograms; nothing without any."""
     return "<h2>Samples</h2>" + "".join(map(_sample, samples)) if samples else ""
 
 
 def _sample(sample: Sample) -> str:
     mark = '<span class="met">right</span>' if sample.is_right else '<span class="missed">wrong</span>'
     heard = (
-        ""
-        if sample.heard is None
-        else f"<br><small>the judge heard</small> {escape(sample.heard) or '(nothing)'}"
+        "" if sample.heard is None else f"<br><small>heard was</small> {escape(sample.heard) or '(nothing)'}"
     )
     right = "" if sample.is_right else f"<br><small>right would be</small> {escape(sample.answer)}"
     clips = "".join(
@@ -150,6 +152,7 @@ def _sample(sample: Sample) -> str:
         f'<audio controls preload="none" src="{clip.sound}"></audio>'
         f'<img src="{clip.picture}" alt="spectrogram of the {name}">'
         for name, clip in (("question", sample.asked_clip), ("answer", sample.given_clip))
+        if clip is not None
     )
     return (
         f'<div class="sample"><small>{escape(sample.category)} · {escape(sample.voice)} · {mark}</small><br>'

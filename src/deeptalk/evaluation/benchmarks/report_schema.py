@@ -1,4 +1,4 @@
-"""What `report.json` holds, as a JSON Schema, and the check that a report is made so.
+"""What reports hold, as JSON Schemas, and the check that a report is made so.
 
 Fields that don't apply are null; none is ever absent.
 """
@@ -39,6 +39,11 @@ def object_of(**properties: Schema) -> Schema:
 def list_of(items: Schema) -> Schema:
     """A list of such items."""
     return {"type": ["array"], "items": items}
+
+
+def table_of(items: Schema) -> Schema:
+    """An object of such values by names of any kind."""
+    return {"type": ["object"], "additionalProperties": items}
 
 
 TEXT, TEXT_OR_NULL = of("string"), of("string", "null")
@@ -120,7 +125,63 @@ SCHEMA: Schema = {
         samples=list_of(TEXT),
     ),
 }
-"""The schema; `jsonschema` and its like read it too."""
+"""Of the pocket model's full report; `jsonschema` and its like read it too."""
+
+_SCORE = object_of(
+    value=NUMBER_OR_NULL, unit=TEXT, count=_COUNT, total=_COUNT, low=NUMBER_OR_NULL, high=NUMBER_OR_NULL
+)
+_ABOUT = object_of(
+    set=TEXT,
+    field=TEXT,
+    run=of("object", "null"),
+    recogniser=of("object", "null"),
+    rtfx=NUMBER_OR_NULL,
+    num_runaway=of("integer", "null"),
+    shrunk_from=of("integer", "null"),
+    scorer=TEXT,
+)
+
+SCORED: Schema = object_of(
+    kind=TEXT,
+    data=TEXT,
+    rules=table_of(TEXT),
+    scores=table_of(_SCORE),
+    num_items=_COUNT,
+    num_missing=_COUNT,
+    num_unjudged=_COUNT,
+    errors=of("object", "null"),
+    about=_ABOUT,
+)
+"""Of answers or transcripts that were scored, without its items."""
+
+SUITE: Schema = object_of(
+    kind=TEXT,
+    format=_COUNT,
+    suite=TEXT,
+    about=of("object"),
+    rows=list_of(
+        object_of(
+            table=TEXT,
+            set=TEXT,
+            figure=TEXT,
+            unit=TEXT,
+            less_is_better=of("boolean"),
+            paper=of("number"),
+            ours=NUMBER_OR_NULL,
+            difference=NUMBER_OR_NULL,
+            count=of("integer", "null"),
+            total=of("integer", "null"),
+            low=NUMBER_OR_NULL,
+            high=NUMBER_OR_NULL,
+            num_missing=of("integer", "null"),
+            about=of("object", "null"),
+            not_run=TEXT_OR_NULL,
+        )
+    ),
+    extra=of("object"),
+    num_failed=_COUNT,
+)
+"""Of the paper's tables."""
 
 
 def check_report(value: Any, schema: Schema = SCHEMA, *, place: str = "report") -> None:
@@ -133,6 +194,10 @@ def check_report(value: Any, schema: Schema = SCHEMA, *, place: str = "report") 
             raise DataError(f"{place} lacks, or should not have: {', '.join(apart)}.")
         for name, inner in schema["properties"].items():
             check_report(value[name], inner, place=f"{place}.{name}")
+    others = schema.get("additionalProperties")
+    if isinstance(value, Mapping) and isinstance(others, Mapping):
+        for name, inner in value.items():
+            check_report(inner, others, place=f"{place}.{name}")
     if isinstance(value, Sequence) and "items" in schema:
         for number, item in enumerate(value):
             check_report(item, schema["items"], place=f"{place}[{number}]")

@@ -13,7 +13,7 @@ from deeptalk.evaluation.benchmarks.llm_judge import LlmJudge
 from deeptalk.evaluation.benchmarks.normalizers import Normalizer
 from deeptalk.evaluation.benchmarks.qa_rules import rule, rule_version
 from deeptalk.evaluation.benchmarks.question_sets import QaItem
-from deeptalk.evaluation.benchmarks.records import RECOGNISER, SETTINGS, read_json
+from deeptalk.evaluation.benchmarks.records import RECOGNISER, SETTINGS, TIMING, read_json
 from deeptalk.evaluation.metrics import Score, share_score
 
 T = TypeVar("T")
@@ -179,8 +179,9 @@ def about_answers(path: Path, *, set_name: str, shrunk_from: int | None = None) 
     """What a file of answers is of.
 
     ``set`` names the test set; ``run`` is what ``run.json`` beside the file tells of the model and of how it
-    was asked, and ``recogniser`` who has listened, both None where nothing does; ``num_runaway`` counts
-    answers that were cut off at their longest, None where the file does not tell.
+    was asked, ``recogniser`` who has listened, and ``rtfx`` how many seconds were heard in one of computing,
+    all None where nothing does; ``num_runaway`` counts answers that were cut off at their longest, None where
+    the file does not tell.
     """
     runaway = None
     if path.suffix == ".jsonl":
@@ -191,6 +192,7 @@ def about_answers(path: Path, *, set_name: str, shrunk_from: int | None = None) 
         "set": set_name,
         "run": _beside(path, SETTINGS),
         "recogniser": _beside(path, RECOGNISER),
+        "rtfx": (_beside(path, TIMING) or {}).get("rtfx"),
         "num_runaway": runaway,
         "shrunk_from": shrunk_from,
         "scorer": f"deeptalk {version('deeptalk')}",
