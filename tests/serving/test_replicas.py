@@ -24,6 +24,9 @@ from deeptalk.serving.security import Security
 from deeptalk.serving.service import Service
 
 LIMITS = ServerLimits(max_sessions=2, answer_seconds=4.0, drain_seconds=5.0)
+PATIENCE = 600.0
+"""Seconds until a test is given up: on a busy machine everything of Ray takes long."""
+
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -126,10 +129,10 @@ async def go(port: int, seen: dict[str, Any]) -> None:
         await ask(each)
     os.kill(int(names[0].rpartition("-")[2]), signal.SIGKILL)
     with pytest.raises(ConnectionClosed):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await until(first, "never")
     seen["other"] = (await until(other, "response.done"))["response"]["status"]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not isinstance(again := await attempt(url), ClientConnection):
             await asyncio.sleep(0.1)
     seen["again"] = json.loads(await again.recv())["type"]
@@ -146,7 +149,7 @@ def free_port() -> int:
 async def ready_replicas(base: str) -> set[str]:
     """The names of both replicas, once they take work."""
     names: set[str] = set()
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(PATIENCE):
         while len(names) < 2:
             try:
                 with await asyncio.to_thread(OPENER.open, f"{base}/ready", timeout=30) as answer:
