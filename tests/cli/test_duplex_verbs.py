@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from deeptalk.cli import app
 from deeptalk.cli.half_duplex import Uttered, mix, speech_intervals, take_turns, words_of
 from deeptalk.errors import AudioError
+from deeptalk.evaluation.benchmarks.llm_judge import LlmJudge
 from deeptalk.serving.detector import TurnDetector
 from deeptalk.serving.settings import TurnDetection
 
@@ -158,6 +159,50 @@ def test_there_and_back(bench, model_folder, tmp_path):
     assert "not full duplex; take-over should be high" in lost.stdout
     soundfile.write(bench / "2" / "input.wav", recording((0.4, 1.1), seconds=2.5).numpy(), 16_000)
     assert "holds a run of another model or of other settings" in run(*given, code=2).stderr
+
+
+def test_replies_to_interruptions_are_rated(tmp_path, monkeypatch):
+    replies = {"good": "Sunny.", "odd": "Well.", "late": "Later.", "silent": ""}
+    for name, reply in replies.items():
+        folder = tmp_path / "bench" / name
+        folder.mkdir(parents=True)
+        soundfile.write(folder / "input.wav", recording((0.3, 1.0), seconds=2.0).numpy(), 16_000)
+        told = [{"context": "Once {reply} upon", "interrupt": f"Weather, {name}?", "timestamp": [0.5, 1.0]}]
+        (folder / "interrupt.json").write_text(json.dumps(told))
+        chunks = [{"text": word, "timestamp": [1.2, 2.4]} for word in reply.split()]
+        (folder / "output.json").write_text(json.dumps({"text": reply, "chunks": chunks}))
+    asked = []
+
+    def transport(url, body, *, headers, timeout_seconds):
+        asked.append(json.loads(body)["messages"][0]["content"])
+        if "late" in asked[-1]:
+            raise TimeoutError
+        said = " 4." if "good" in asked[-1] else "between 3 and 5"
+        return json.dumps({"choices": [{"message": {"content": said}}]}).encode()
+
+    monkeypatch.setitem(LlmJudge.__init__.__kwdefaults__, "transport", transport)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    judged = ("--judge-url", "http://here/v1", "--judge-model", "m", "--judge-replies", tmp_path / "r.jsonl")
+    given = ("score-duplex", tmp_path / "bench", "--task", "interruption", *judged, "--json")
+    result = run(*given, code=1)
+    relevance = json.loads(result.stdout)["relevance"]
+    assert (relevance["value"], relevance["count"], relevance["total"]) == (1.0, 1, 4)
+    assert relevance["num_unjudged"] == 2
+    assert relevance["judge"].startswith("m, prompt ")
+    assert "2 were not judged" in result.stderr
+    assert len(asked) == 1 + 1 + 3  # a late judge is asked three times, a silent reply is not asked about
+    assert "Once {reply} upon" in asked[0]
+    ratings = {name: json.loads((tmp_path / "bench" / name / "rating.json").read_text()) for name in replies}
+    assert ratings == {
+        "good": {"rating": 4, "reason": "judged"},
+        "odd": {"rating": 0, "reason": "unreadable"},
+        "late": {"rating": 0, "reason": "no reply"},
+        "silent": {"rating": 0, "reason": "no answer"},
+    }
+    assert "relevance" in run(*given[:-1], "--allow-missing").stdout
+    other = ("score-duplex", tmp_path / "bench", "--task", "pause", *judged)
+    (line,) = run(*other, code=2).stderr.splitlines()
+    assert "give it with --task interruption" in line
 
 
 def test_mistakes_are_one_line_and_nothing_is_written(bench, model_folder, tmp_path):

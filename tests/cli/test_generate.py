@@ -124,6 +124,24 @@ def test_a_list_is_read_aloud_and_scored_against_itself_and_its_own_text(model_f
     assert itself["scores"]["seedtts-en/corpus"]["value"] == 50.0
 
 
+def test_a_list_is_said_in_its_very_words(model_folder, tmp_path):
+    texts = ["one two", "three", "a b c d e f g"]
+    (tmp_path / "meta.lst").write_text("".join(f"u{n}|{text}\n" for n, text in enumerate(texts)))
+    given = ("say", tmp_path / "meta.lst", "--model", model_folder, "--max-frames", 3, "--allow-missing")
+
+    def said(folder: Path) -> list[str]:
+        texts = [line["text"] for line in lines_of(folder / "answers.jsonl")]
+        return [text.replace(" ", "").replace("Ġ", " ").strip() for text in texts]  # bytes, undecoded
+
+    forced = json.loads(run(*given, "--out", tmp_path / "forced", "--forced", "--json").stdout)
+    assert said(tmp_path / "forced") == texts
+    assert forced["settings"]["text"] == "forced"
+    own = json.loads(run(*given, "--out", tmp_path / "own", "--json").stdout)
+    assert "text" not in own["settings"]
+    assert said(tmp_path / "own") != texts
+    assert "other settings" in run(*given, "--out", tmp_path / "own", "--forced", code=2).stderr
+
+
 def test_mistakes_are_one_line_and_nothing_is_written(questions, model_folder, tmp_path):
     bare = write_lines(tmp_path / "bare.jsonl", {"id": "a", "answers": ["x"]})
     for arguments, complaint in (

@@ -43,6 +43,20 @@ def test_the_engine_is_measured_and_stands_beside_the_paper(model_folder, tone, 
     assert str(tmp_path) not in out.read_text()
 
 
+def test_a_server_is_asked_too(model_folder, tone):
+    pytest.importorskip("uvicorn", reason="the server needs deeptalk[serve]")
+    given = (tone(), "--model", model_folder, "--turns", 2, "--max-frames", 3, "--sessions", 1, "--hurried")
+    result = CliRunner().invoke(app, ["eval", "latency", *map(str, given), "--json"])
+    told = json.loads(result.stdout)
+    assert result.exit_code == (1 if told["num_failed"] else 0)  # the random model may say nothing
+    assert [(one["sessions"], one["turns_by"]) for one in told["served"]] == [(1, "client"), (1, "server")]
+    assert all(one["first_audio_ms"]["n"] == 2 and one["hurried"] for one in told["served"])
+    by_name = {row["figure"]: row["ours"] for row in told["rows"]}
+    by_client = told["served"][0]
+    assert by_name["end_to_end"] == by_client["first_audio_ms"]["mean"]
+    assert by_name["network"] == by_client["network_ms"]
+
+
 def test_a_silent_answer_and_a_busy_machine_are_told_by_the_exit_status(
     model_folder, tone, monkeypatch, tmp_path
 ):

@@ -6,7 +6,15 @@ from typing import Annotated, Any
 import typer
 
 from deeptalk.cli.arguments import Json, Model, Voice
-from deeptalk.cli.score import AllowMissing, BootstrapSeed
+from deeptalk.cli.score import (
+    AllowMissing,
+    BootstrapSeed,
+    JudgeKey,
+    JudgeModel,
+    JudgeReplies,
+    JudgeUrl,
+    open_judge,
+)
 
 
 def converse(
@@ -108,19 +116,24 @@ def score_duplex(
         bool,
         typer.Option("--timing", help="Stop and response latency; writes ID/latency_intervals.json."),
     ] = False,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    judge_replies: JudgeReplies = None,
+    judge_key: JudgeKey = None,
     allow_missing: AllowMissing = False,
     seed: BootstrapSeed = 0,
     json: Json = False,
 ) -> None:
     """Who takes the turn in Full-Duplex-Bench, and how fast, by the bench's own rules.
 
-    A sample without a reply counts as a failure.
+    A sample without a reply counts as a failure. A judge rates replies to interruptions from 0 to 5.
     """
     import sys
 
     from deeptalk.cli.evaluation import write_json
     from deeptalk.cli.half_duplex import speech_intervals
     from deeptalk.cli.output import console, print_json
+    from deeptalk.errors import ConfigError
     from deeptalk.evaluation.benchmarks.duplex import (
         TIMING,
         read_samples,
@@ -129,7 +142,17 @@ def score_duplex(
         timing,
         timing_scores,
     )
+    from deeptalk.evaluation.benchmarks.relevance import (
+        PROMPT_HASH,
+        RATING,
+        rate,
+        rating_score,
+        read_interrupted,
+    )
 
+    judge = open_judge(judge_url, judge_model, None, judge_replies, judge_key)
+    if judge is not None and task != "interruption":
+        raise ConfigError("a judge rates the replies to interruptions; give it with --task interruption.")
     report = score_samples(read_samples(folder, task), task, seed=seed)
     scores = [report.take_over, *([] if report.latency is None else [report.latency])]
     values: dict[str, Any] = report.to_dict()
@@ -144,6 +167,17 @@ def score_duplex(
             scores.append(score)
             values[score.name] = score.to_dict()
         values["detector"] = "energy"
+    num_unjudged = 0
+    if judge is not None:
+        ratings = [rate(sample, judge) for sample in read_interrupted(folder)]
+        for one in ratings:
+            write_json(folder / one.id / RATING, {"rating": one.value, "reason": one.reason})
+        scores.append(rating_score(ratings, seed=seed))
+        num_unjudged = sum(one.reason in ("no reply", "unreadable") for one in ratings)
+        values["relevance"] = scores[-1].to_dict() | {
+            "judge": f"{judge.settings.model}, prompt {PROMPT_HASH}",
+            "num_unjudged": num_unjudged,
+        }
     if json:
         print_json(values)
     else:
@@ -152,10 +186,10 @@ def score_duplex(
         for score in scores:
             shown = f"{score.value:>8.2f} {score.unit:<3}{f'{score.count} of {score.total}':>14}"
             screen.print(f"{score.name:<20}{shown}  [{score.low:.2f}, {score.high:.2f}]")
-    if report.num_missing and not allow_missing:
+    if (report.num_missing or num_unjudged) and not allow_missing:
         print(
-            f"{report.num_missing} of {report.take_over.total} samples have no reply; they count as failures "
-            "(with --allow-missing this is no failure).",
+            f"{report.num_missing} of {report.take_over.total} samples have no reply and {num_unjudged} were "
+            "not judged; they count as failures (with --allow-missing this is no failure).",
             file=sys.stderr,
         )
         raise typer.Exit(1)

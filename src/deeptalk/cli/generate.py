@@ -139,6 +139,9 @@ def say(
     recogniser: Recogniser = None,
     whisper: Whisper = None,
     language: Language = None,
+    forced: Annotated[
+        bool, typer.Option("--forced", help="Say the list's very words: the text row is given, not written.")
+    ] = False,
     limit: Limit = None,
     max_text_tokens: MostTokens = 160,
     max_frames: MostFrames = 360,
@@ -160,8 +163,9 @@ def say(
         language=language,
         max_text_tokens=max_text_tokens,
         max_frames=max_frames,
+        is_forced=forced,
     )
-    asks = spoken_asks(read_say_list(texts))
+    asks = spoken_asks(read_say_list(texts), is_forced=forced)
     _tell(work, work.run(asks[:limit]), allow_missing=allow_missing, is_json=json)
 
 
@@ -198,6 +202,7 @@ class Work:
     recogniser: Listener | None = None
     whisper: Path | None = None
     language: str | None = None
+    is_forced: bool = False
 
     @property
     def is_spoken(self) -> bool:
@@ -207,6 +212,7 @@ class Work:
     def run(self, asks: "Sequence[Ask]", *, loaded: "LoadedModel | None" = None) -> Ran:
         """Ask every item that has no answer yet; leaves with 130 after an interruption."""
         import sys
+        from time import perf_counter
 
         from deeptalk.cli.evaluation import check_place, write_json
         from deeptalk.cli.opening import open_model
@@ -241,6 +247,7 @@ class Work:
                     recogniser=listener,
                     progress=show,
                     should_stop=lambda: interruption.requested,
+                    now=perf_counter,
                 )
 
             if len(devices) == 1:
@@ -286,13 +293,17 @@ class Work:
             options=DecodingOptions(codec=drawn, limits=most),
             seed=self.drawing.seed,
         )
-        settings = about_model(loaded, model_folder(self.model)) | {
-            "mode": mode,
-            "from": "text" if all(ask.audio is None for ask in asks) else "speech",
-            "decoding": "greedy" if drawn.is_greedy else asdict(self.drawing),
-            "limits": asdict(most),
-            "longest_seconds": plan.longest_seconds,
-        }
+        settings = (
+            about_model(loaded, model_folder(self.model))
+            | {
+                "mode": mode,
+                "from": "text" if all(ask.audio is None for ask in asks) else "speech",
+                "decoding": "greedy" if drawn.is_greedy else asdict(self.drawing),
+                "limits": asdict(most),
+                "longest_seconds": plan.longest_seconds,
+            }
+            | ({"text": "forced"} if self.is_forced else {})
+        )
         return plan, settings
 
 
@@ -312,12 +323,20 @@ def asks_of(items: Sequence[Any], path: Path, asked: Form) -> "list[Ask]":
     ]
 
 
-def spoken_asks(items: Sequence[Any]) -> "list[Ask]":
-    """Texts to be read aloud."""
+def spoken_asks(items: Sequence[Any], *, is_forced: bool = False) -> "list[Ask]":
+    """Texts to be read aloud: as the model writes them down first, or ``is_forced``, in their very words."""
     from deeptalk.evaluation.benchmarks.generation import Ask
     from deeptalk.streams.prompt import READ_ALOUD
 
-    return [Ask(id=item.id, audio=None, text=READ_ALOUD.format(text=item.text)) for item in items]
+    return [
+        Ask(
+            id=item.id,
+            audio=None,
+            text=READ_ALOUD.format(text=item.text),
+            said=item.text if is_forced else None,
+        )
+        for item in items
+    ]
 
 
 def _tell(work: Work, ran: Ran, *, allow_missing: bool, is_json: bool) -> None:
@@ -346,10 +365,13 @@ def tell_run(
     is_json: bool,
 ) -> None:
     """What came of a run; exit status 1 if something is missing that may not be."""
+    import json
     import sys
 
     from deeptalk.cli.output import console, print_json
+    from deeptalk.evaluation.benchmarks.records import TIMING
 
+    timing = json.loads((path.parent / TIMING).read_text(encoding="utf-8"))
     missing = [one for one in given if one.reason or (is_spoken and one.audio is None)]
     counts = {
         "num_items": len(given),
@@ -357,10 +379,12 @@ def tell_run(
         "num_runaway": sum(one.finish_reason == "length" for one in given),
     }
     if is_json:
-        print_json({"answers": str(path), **counts, "recogniser": heard_by, "settings": settings})
+        told = {"recogniser": heard_by, "timing": timing, "settings": settings}
+        print_json({"answers": str(path), **counts, **told})
     else:
         shown = "  ".join(f"{name.removeprefix('num_')} {count}" for name, count in counts.items())
-        console().print(f"{path}: {shown}")
+        speed = "" if timing["rtfx"] is None else f"  RTFx {timing['rtfx']:.1f}"
+        console().print(f"{path}: {shown}{speed}")
     if missing and not allow_missing:
         reason = missing[0].reason or "no sound"
         print(

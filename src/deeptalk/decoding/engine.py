@@ -174,9 +174,14 @@ class DecodingEngine:
         speech: Sequence[Float[Tensor, "U D"] | None] | None = None,
         options: DecodingOptions | None = None,
         seeds: Sequence[int] | None = None,
+        said: Sequence[Sequence[int]] | None = None,
     ) -> list[Generated]:
-        """The whole answers to prompts, decoded side by side; each equals what it would be alone."""
+        """The whole answers to prompts, decoded side by side; each equals what it would be alone.
+
+        ``said`` gives the text ids of every answer, which the model then only speaks.
+        """
         state = self.prefill(prompts, speech=speech, options=options, seeds=seeds)
+        state.said = said
         while not state.is_finished:
             self.step(state)
         width = self.layout.num_codebooks
@@ -281,6 +286,10 @@ class DecodingEngine:
         self, state: DialogueState, logits: Float[Tensor, "R V"], is_over: list[bool]
     ) -> dict[int, int]:
         sampling = state.options.text
+        if state.said is not None:
+            ids = [[*state.said[b], self.layout.eos_id] for b in state.text_rows]
+            at = [len(state.answers[b].text_ids) for b in state.text_rows]
+            return {b: one[min(n, len(one) - 1)] for b, one, n in zip(state.text_rows, ids, at, strict=True)}
         if sampling.is_greedy and not sampling.is_penalised:
             return dict(zip(state.text_rows, logits.argmax(dim=-1).tolist(), strict=True))
         picked = {}

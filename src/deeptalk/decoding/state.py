@@ -1,5 +1,6 @@
 """All that changes while answers are decoded: one object that is passed in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -63,7 +64,7 @@ class DialogueState:
     """Answers in the making. The cache holds the text rows, then the speech rows, each list naming answers.
 
     ``mask`` and ``positions`` stand only where the prompts differ in length. ``history`` is the text row of a
-    single dialogue after its text has ended.
+    single dialogue after its text has ended. ``said`` are the text ids of answers that are only to be spoken.
     """
 
     answers: list[Answer]
@@ -75,6 +76,7 @@ class DialogueState:
     mask: Bool[Tensor, "R T"] | None = None
     positions: Int[Tensor, "R"] | None = None
     history: History | None = None
+    said: Sequence[Sequence[int]] | None = None
 
     @property
     def is_finished(self) -> bool:

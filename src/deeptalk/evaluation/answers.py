@@ -66,9 +66,19 @@ class Respondent:
         return Asked(turns=(Turn(role="user", text=text),))
 
     def answer(
-        self, asked: Sequence[Asked], *, mode: str, seeds: Sequence[int] | None = None
+        self,
+        asked: Sequence[Asked],
+        *,
+        mode: str,
+        seeds: Sequence[int] | None = None,
+        said: Sequence[str] | None = None,
     ) -> list[Answered]:
-        """The answers, in the order of the questions; ``seeds`` matter where something is drawn."""
+        """The answers, in the order of the questions; ``seeds`` matter where something is drawn.
+
+        Texts that are ``said`` are the answers' own: the model only speaks them.
+        """
+        lead = self.engine.layout.template.lead
+        told = None if said is None else [self._tokenizer.encode(lead + text) for text in said]
         prompts = [self._prompt(question, mode) for question in asked]
         answers: list[Answered | None] = [None] * len(asked)
         for group in self._batches(prompts):
@@ -78,6 +88,7 @@ class Respondent:
                 speech=speech,
                 options=self.options,
                 seeds=None if seeds is None else [seeds[i] for i in group],
+                said=None if told is None else [told[i] for i in group],
             )
             for i, one in zip(group, found, strict=True):
                 text = self._tokenizer.decode(list(one.text_ids)).strip()

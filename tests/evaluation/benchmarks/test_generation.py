@@ -27,9 +27,9 @@ class Counting(Respondent):
         super().__init__(loaded.engine, limits=Limits(max_frames=3, max_text_tokens=4))
         self.calls: list[int] = []
 
-    def answer(self, asked: Sequence[Asked], *, mode: str, seeds: Sequence[int] | None = None):
+    def answer(self, asked: Sequence[Asked], **how):
         self.calls.append(len(asked))
-        return super().answer(asked, mode=mode, seeds=seeds)
+        return super().answer(asked, **how)
 
 
 class Listener:
@@ -234,3 +234,23 @@ def test_a_folder_of_another_model_and_an_id_that_is_no_name(speaking, responden
             generate([Ask(id=name, audio=None, text="a")], speaking, tmp_path / "new", settings=SETTINGS)
     assert not (tmp_path / "new").exists()
     assert respondent.calls == [1]
+
+
+def test_the_time_that_recordings_took_is_kept_and_not_counted_twice(speaking, tmp_path) -> None:
+    asks = [Ask(id=f"s{n}", audio=tone(tmp_path / f"s{n}.wav", 300 + n, seconds=0.5)) for n in range(3)]
+    asks += [Ask(id="gone", audio=tmp_path / "gone.wav"), *written("a")]
+    ticks = iter(range(0, 1000, 3))
+    told = []
+    for _ in range(2):
+        generate(asks, speaking, tmp_path / "run", settings=SETTINGS, now=lambda: float(next(ticks)))
+        told.append(json.loads((tmp_path / "run" / "timing.json").read_text()))
+    # Two at a time, three seconds a batch; the third stands beside the one that is not there.
+    assert told[0] == {
+        "num_timed": 3,
+        "audio_seconds": 1.5,
+        "compute_seconds": 4.5,
+        "rtfx": pytest.approx(1.5 / 4.5),
+    }
+    assert told[0] == told[1]
+    generate(asks, speaking, tmp_path / "untimed", settings=SETTINGS)
+    assert json.loads((tmp_path / "untimed" / "timing.json").read_text())["rtfx"] is None

@@ -97,7 +97,7 @@ def test_all_agree_with_a_second_computation() -> None:
         "seedtts-en": lambda text: seedtts_again(text, is_chinese=False),
         "seedtts-zh": lambda text: seedtts_again(text, is_chinese=True),
     }
-    assert set(again) == set(NORMALIZERS) - {"plain-en", "cn-tn", "open-asr"}
+    assert set(again) == set(NORMALIZERS) - {"plain-en", "cn-tn", "open-asr", "seedtts-zh-t2s"}
     for name, computed in again.items():
         units = normalizer(name).units
         assert [units(text) for text in TEXTS] == [computed(text) for text in TEXTS], name
@@ -110,6 +110,14 @@ def test_chinese_numbers_are_written_as_they_are_said() -> None:
     assert chosen.units("今天是2024年，ok") == [*"今天是二零二四年", "OK"]
     assert chosen.units("我有3.5%") == [*"我有百分之三点五"]
     assert chosen.version.startswith("wetext 0.")
+
+
+def test_traditional_characters_are_made_simple() -> None:
+    pytest.importorskip("opencc", reason="seedtts-zh-t2s needs opencc (deeptalk[zh])")
+    chosen = normalizer("seedtts-zh-t2s")
+    assert chosen.units("今天天氣，真好。OK！") == [*"今天天气真好OK"]
+    assert chosen.units("今天天气") == normalizer("seedtts-zh").units("今天天气")
+    assert ", opencc 1." in chosen.version
 
 
 def test_a_library_tells_its_version() -> None:
@@ -133,3 +141,7 @@ def test_an_unknown_name_and_a_library_that_is_absent(monkeypatch: pytest.Monkey
     monkeypatch.setitem(__import__("sys").modules, "wetext", None)
     with pytest.raises(ConfigError, match=r"deeptalk\[zh\]"):
         normalizer("cn-tn")
+    normalizers._seedtts_simplified.cache_clear()
+    monkeypatch.setitem(__import__("sys").modules, "opencc", None)
+    with pytest.raises(ConfigError, match="needs opencc"):
+        normalizer("seedtts-zh-t2s")

@@ -2,7 +2,7 @@
 
 A folder holds a run: ``run.json`` (what it is of), ``cache.jsonl`` (answers and transcripts by the content
 of what was asked or heard, appended), ``audio/ID.wav`` (spoken answers), and at its end ``answers.jsonl``, a
-line for every item of the set.
+line for every item of the set, and ``timing.json``, how long the answers took.
 """
 
 import json
@@ -19,7 +19,7 @@ from deeptalk.audio import load_waveform, resample, save_waveform, split_at_paus
 from deeptalk.codec import Codec
 from deeptalk.errors import AudioError, DataError
 from deeptalk.evaluation.answers import Answered, Asked, Respondent
-from deeptalk.evaluation.benchmarks.records import SETTINGS, append_line, read_appended
+from deeptalk.evaluation.benchmarks.records import SETTINGS, TIMING, append_line, read_appended
 from deeptalk.evaluation.pocket import sound_of
 from deeptalk.evaluation.recognisers import SAMPLE_RATE, Recogniser
 from deeptalk.files import digest_of, write_text
@@ -36,11 +36,12 @@ _KEPT = ("text", "audio", "seconds", "finish_reason")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ask:
-    """An item to ask: a recording, or a text where ``audio`` is None."""
+    """An item to ask: a recording, or a text without one; ``said`` is an answer that is only to be spoken."""
 
     id: str
     audio: Path | None
     text: str = ""
+    said: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +123,10 @@ class Generator:
         heard = [(ask, one) for ask, one in zip(asks, found, strict=True) if isinstance(one, list)]
         parts = [part for _, of_one in heard for part in of_one]
         seeds = [_seed(self.seed, ask.id, number) for ask, of_one in heard for number in range(len(of_one))]
-        answered = iter(self.respondent.answer(parts, mode=self.mode, seeds=seeds) if parts else [])
+        given = [ask.said for ask, of_one in heard for _ in of_one if ask.said is not None]
+        answered = iter(
+            self.respondent.answer(parts, mode=self.mode, seeds=seeds, said=given or None) if parts else []
+        )
         return [
             self._reply(_joined([next(answered) for _ in one]))
             if isinstance(one, list)
@@ -159,11 +163,13 @@ def generate(
     recogniser: Recogniser | None = None,
     progress: Progress = lambda name, done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
+    now: Callable[[], float] | None = None,
 ) -> tuple[Given, ...] | None:
     """Ask every item that the folder has no answer to, and write ``answers.jsonl``.
 
     ``settings`` are all that decides an answer but its question: the model, its codec, mode and limits. None
-    if ``should_stop`` has said so, between two batches; the same call goes on from there.
+    if ``should_stop`` has said so, between two batches; the same call goes on from there. By the clock
+    ``now``, in seconds, answers are timed, and what they took stands in ``timing.json``.
 
     Raises:
         DataError: the folder holds a run of other settings, or an id can't name a file.
@@ -173,6 +179,7 @@ def generate(
             raise DataError(f"the id {ask.id!r} can't name a sound file.")
     claim_folder(folder / SETTINGS, settings)
     cache = {row.text("key"): row.values for row in read_appended(folder / CACHE)}
+    took: dict[str, float | None] = {}
     found: dict[str, Given] = {}
     waiting: list[tuple[Ask, str]] = []
     for ask in asks:
@@ -180,6 +187,7 @@ def generate(
         kept = cache.get(key)
         if kept is not None and kept["sound"] == _sound_digest(folder, kept["audio"]):
             found[ask.id] = Given(id=ask.id, **{name: kept[name] for name in _KEPT})
+            took[ask.id] = kept.get("took")
         else:
             waiting.append((ask, key))
     batches = list(_batches(waiting))
@@ -188,19 +196,39 @@ def generate(
         progress("answers", len(found), len(asks))
         if should_stop():
             return None
-        for (ask, key), reply in zip(batch, next(replies), strict=True):
+        began = 0.0 if now is None else now()
+        answered = next(replies)
+        each = None if now is None else (now() - began) / len(batch)
+        for (ask, key), reply in zip(batch, answered, strict=True):
             given = found[ask.id] = _given(ask, reply, answering.sample_rate, folder)
             if not given.reason:
                 values = {name: getattr(given, name) for name in _KEPT}
-                sound = _sound_digest(folder, given.audio)
-                append_line(folder / CACHE, {"key": key, "sound": sound, **values})
+                sound, took[ask.id] = _sound_digest(folder, given.audio), each
+                append_line(folder / CACHE, {"key": key, "sound": sound, "took": each, **values})
     progress("answers", len(asks), len(asks))
     if recogniser is not None and not _transcribe(found, recogniser, folder, cache, progress, should_stop):
         return None
     in_order = tuple(found[ask.id] for ask in asks)
     lines = [json.dumps(asdict(given), ensure_ascii=False) + "\n" for given in in_order]
     write_text(folder / ANSWERS, "".join(lines))
+    write_text(folder / TIMING, json.dumps(_timing(asks, took)) + "\n")
     return in_order
+
+
+def _timing(asks: Sequence[Ask], took: Mapping[str, float | None]) -> dict[str, Any]:
+    """Seconds of the recordings that were answered and of answering them, and how often real time that is.
+
+    Batches are timed as a whole, with the reading of their files; answers that nobody has timed don't count.
+    """
+    heard = [(ask.audio, took.get(ask.id)) for ask in asks if ask.audio is not None]
+    timed = [(soundfile.info(path).duration, each) for path, each in heard if each is not None]
+    audio, compute = sum(long for long, _ in timed), sum(each for _, each in timed)
+    return {
+        "num_timed": len(timed),
+        "audio_seconds": audio,
+        "compute_seconds": compute,
+        "rtfx": audio / compute if compute else None,
+    }
 
 
 def _transcribe(
@@ -278,7 +306,9 @@ def read_sound(path: Path) -> Float[Tensor, "S"]:
 
 
 def _content(ask: Ask) -> str | None:
-    return ask.text if ask.audio is None else digest_of(ask.audio)
+    if ask.audio is not None:
+        return digest_of(ask.audio)
+    return ask.text if ask.said is None else f"{ask.text}\n{ask.said}"
 
 
 def _sound_digest(folder: Path, audio: str | None) -> str | None:

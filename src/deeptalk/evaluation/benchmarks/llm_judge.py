@@ -126,7 +126,7 @@ class LlmJudge:
         if answer is None or not answer.strip():
             return Verdict(is_right=False, reason="no answer")
         texts = {"question": question, "references": json.dumps(list(references), ensure_ascii=False)}
-        reply = self._ask(_filled(self.settings.prompt, texts | {"answer": answer}))
+        reply = self.ask(_filled(self.settings.prompt, texts | {"answer": answer}))
         if reply is None:
             return Verdict(is_right=False, reason="no reply")
         said = reply.strip().strip("\"'*.").lower()
@@ -134,8 +134,12 @@ class LlmJudge:
             return Verdict(is_right=False, reason="unreadable")
         return Verdict(is_right=_VERDICTS[said], reason="judged")
 
-    def _ask(self, prompt: str) -> str | None:
-        """The reply's text; None where no try brought one."""
+    def ask(self, prompt: str) -> str | None:
+        """The reply's text; None where no try brought one.
+
+        Raises:
+            ConfigError: the server refuses such requests.
+        """
         content: dict[str, Any] = {
             "model": self.settings.model,
             "messages": [{"role": "user", "content": prompt}],

@@ -97,7 +97,8 @@ def seedtts_words(text: str) -> list[str]:
 def seedtts_characters(text: str) -> list[str]:
     """Characters without punctuation, case kept; spaces don't count (Seed-TTS, Chinese).
 
-    Transcripts must be in simplified characters, as the transcriber of that benchmark gives them.
+    Transcripts must be in simplified characters, as the transcriber of that benchmark gives them, or be made
+    so by ``seedtts-zh-t2s``.
     """
     return [character for character in _SEEDTTS_REMOVED.sub("", text) if not character.isspace()]
 
@@ -167,6 +168,22 @@ def _chinese_spoken() -> Normalizer:
     )
 
 
+@lru_cache
+def _seedtts_simplified() -> Normalizer:
+    try:
+        from opencc import OpenCC  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ConfigError("seedtts-zh-t2s needs opencc: pip install 'deeptalk[zh]'.") from error
+    simplified = OpenCC("t2s")
+    release = f"{_SEEDTTS}, opencc {version('opencc')}"
+    return Normalizer(
+        name="seedtts-zh-t2s",
+        unit="CER",
+        version=release,
+        units=lambda text: seedtts_characters(simplified.convert(text)),
+    )
+
+
 def _own(
     name: str, unit: str, units: Callable[[str], list[str]], release: str = _OWN
 ) -> Callable[[], Normalizer]:
@@ -182,6 +199,7 @@ _MAKERS: dict[str, Callable[[], Normalizer]] = {
     "cn-tn": _chinese_spoken,
     "seedtts-en": _own("seedtts-en", "WER", seedtts_words, _SEEDTTS),
     "seedtts-zh": _own("seedtts-zh", "CER", seedtts_characters, _SEEDTTS),
+    "seedtts-zh-t2s": _seedtts_simplified,
     "plain-en": _own("plain-en", "WER", plain_words),
 }
 NORMALIZERS = tuple(_MAKERS)
