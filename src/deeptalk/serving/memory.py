@@ -38,7 +38,8 @@ class Memory:
     @property
     def num_positions(self) -> int:
         """Positions that have been read, or wait for the opening of the answer."""
-        return self._history.num_positions + (0 if self._late is None else self._late.count)
+        late = self._late  # gauges are taken on another thread
+        return self._history.num_positions + (0 if late is None else late.count)
 
     def read(self, turns: Sequence[Turn], *, most: int | None = None) -> bool:
         """Read the turns on, at most so many positions of them, at once; whether nothing is left.
