@@ -79,6 +79,13 @@ def device_bytes(device: torch.device) -> int | None:
     return None
 
 
+def holds_weights(device: torch.device, model: nn.Module) -> bool:
+    """Whether a device has room for a model's weights and as much again as a tenth of them."""
+    there = device_bytes(device)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
+    return there is None or 1.1 * weights <= there
+
+
 def checkpoint_bytes(model: nn.Module, recipe: Recipe) -> int:
     """About the size of one checkpoint: trained weights and optimiser states in fp32, the average if any."""
     num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -60,11 +60,18 @@ _STAGES: dict[type, Callable[[Recipe, Places], Stage]] = {
 }
 
 
-def open_stage(recipe: Recipe, places: Places, *, dense: bool = False, progress: Progress = silent) -> Stage:
+def open_stage(
+    recipe: Recipe,
+    places: Places,
+    *,
+    dense: bool = False,
+    device: torch.device | None = None,
+    progress: Progress = silent,
+) -> Stage:
     """The model, data and objective of a recipe; random weights come from the recipe's seed alone.
 
-    `dense` opens stage 2.1 without the experts that it masks. `progress` is told of recordings that are
-    encoded first.
+    `dense` opens stage 2.1 without the experts that it masks. On `device` an expert load is measured.
+    `progress` is told of recordings that are encoded first.
     """
     kind = type(recipe.objective)
     if kind not in _STAGES:
@@ -74,7 +81,7 @@ def open_stage(recipe: Recipe, places: Places, *, dense: bool = False, progress:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         if kind is Supervised:
-            return DialogueStage(recipe, places, dense=dense, progress=progress)
+            return DialogueStage(recipe, places, dense=dense, device=device, progress=progress)
         return _STAGES[kind](recipe, places)
 
 
@@ -124,7 +131,7 @@ def run_stage(
     with _without(folder) if accelerator.is_main_process and not resume else nullcontext():
         with accelerator.main_process_first():  # it makes the caches and the partition that the others read
             told = progress if accelerator.is_main_process else silent
-            stage = open_stage(recipe, places, dense=dense, progress=told)
+            stage = open_stage(recipe, places, dense=dense, device=accelerator.device, progress=told)
         freeze_all_but(stage.model, recipe.trains)
         check_memory(stage.model, recipe, device=accelerator.device, num_processes=accelerator.num_processes)
         shortage = disk_shortage(stage.model, recipe, folder) if accelerator.is_main_process else ""

@@ -47,6 +47,7 @@ from deeptalk.shapes import Bool, Tensor
 from deeptalk.streams import Batch, StreamLayout
 from deeptalk.streams.text import TextTokenizer
 from deeptalk.training.lossless import TextOfTextRows, check_frozen
+from deeptalk.training.memory import holds_weights
 from deeptalk.training.objective import Objective
 from deeptalk.training.parts import DialoguePart, Levelled, Worded
 from deeptalk.training.recipe import Appended, AtRandom, ByLoad, Copies, Recipe, Source
@@ -67,15 +68,21 @@ class DialogueStage:
     """One of the stages of the paper: align, audio experts, text experts, joint.
 
     `dense` trains stage 2.1 without the experts that it masks, for the same result up to rounding. They are
-    loaded once, where the partition is still to be measured.
+    loaded once, where the partition is still to be measured: on `device`, if the weights find room there.
     """
 
     def __init__(
-        self, recipe: Recipe, places: Places, *, dense: bool = False, progress: Progress = silent
+        self,
+        recipe: Recipe,
+        places: Places,
+        *,
+        dense: bool = False,
+        device: torch.device | None = None,
+        progress: Progress = silent,
     ) -> None:
         if dense:
             _check_dense(recipe)
-        self.recipe, self.places = recipe, places
+        self.recipe, self.places, self.device = recipe, places, device or torch.device("cpu")
         self.base = places.result(recipe.starts_from[0]) if dense else None
         if isinstance(recipe.model, DialoguePart):
             self.model, self.tokenizer_path, self.codec_folder = _assemble(recipe, recipe.model, places)
@@ -171,11 +178,15 @@ class DialogueStage:
 
     def _profile(self, *sets: Iterable[Batch]) -> ExpertLoad:
         """The load; of a model whose weights are in bf16 in mixed precision, but for making the batches."""
-        if self.recipe.weights == "fp32":
-            return profile_load(self.model, *sets)
-        device = self.model.device.type
-        with torch.autocast(device, torch.bfloat16):
-            return profile_load(self.model, *(_made_in_fp32(batches, device) for batches in sets))
+        before = self.model.device
+        device = self.device if holds_weights(self.device, self.model) else before
+        is_rounded = self.recipe.weights != "fp32"
+        self.model.to(device)
+        try:
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_rounded):
+                return profile_load(self.model, *(_made_in_fp32(batches, device) for batches in sets))
+        finally:
+            self.model.to(before)
 
     def _partition_path(self) -> Path:
         return self.places.run(self.recipe.name) / "partition.json"
@@ -262,14 +273,14 @@ class DialogueStage:
         return replace(objective, router_mask=router_mask(partition, routing))
 
 
-def _made_in_fp32(batches: Iterable[Batch], device: str) -> Iterator[Batch]:
+def _made_in_fp32(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     source = iter(batches)
     while True:
-        with torch.autocast(device, enabled=False):
+        with torch.autocast("cpu", enabled=False):
             batch = next(source, None)
         if batch is None:
             return
-        yield batch
+        yield batch.to(device)
 
 
 def save_speaking(
