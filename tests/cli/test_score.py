@@ -88,6 +88,39 @@ def test_a_judge_is_asked_once(questions, tmp_path, monkeypatch):
     assert len(asked) == 3
 
 
+def test_a_judge_of_nonsense_or_without_a_word_leaves_the_rules_usable(questions, tmp_path, monkeypatch):
+    said = iter(["maybe", None, None, None, "yes"])
+
+    def transport(url, body, *, headers, timeout_seconds):
+        reply = next(said)
+        if reply is None:
+            raise TimeoutError("too late")
+        return json.dumps({"choices": [{"message": {"content": reply}}]}).encode()
+
+    monkeypatch.setitem(LlmJudge.__init__.__kwdefaults__, "transport", transport)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    answers, out = answered(tmp_path / "answers.jsonl", a="Paris", b="x", c="y"), tmp_path / "scores.json"
+    given = ("score-answers", questions, answers, "--judge-url", "http://here/v1", "--judge-model", "m")
+    result = run(*given, "--out", out, "--json", code=1)
+    assert result.stderr.splitlines()[-1].startswith("0 of 3 items are missing and 2 were not judged")
+    told = json.loads(result.stdout)
+    assert (told["num_unjudged"], told["scores"]["llm-judge"]["count"]) == (2, 1)
+    assert told["scores"]["contain-words"]["count"] == 1
+    assert [item["reason"] for item in json.loads(out.read_text())["items"]] == ["unreadable", "no reply", ""]
+
+
+def test_a_column_that_is_missing_is_named(tmp_path):
+    folder = tmp_path / "llama_questions"
+    folder.mkdir()
+    (folder / "llama_questions.csv").write_text("Questions,audio_filename\nwho?,a.wav\n")
+    answers = answered(tmp_path / "answers.jsonl", a="x")
+    (line,) = run("score-answers", folder, answers, code=2).stderr.splitlines()
+    assert "llama_questions.csv, line 2: 'Answer' must be a text" in line
+    ultra = write_lines(tmp_path / "ultra.jsonl", {"WavPath": "a.wav", "ref": "x"})
+    (line,) = run("score-answers", ultra, answers, "--answer-column", "reference", code=2).stderr.splitlines()
+    assert "one of WavPath, ref; got 'reference'" in line
+
+
 def test_error_rates_by_two_normalizers(tmp_path):
     (tmp_path / "text").write_text("u1 Hello, world.\nu2 今天很好\n")
     (tmp_path / "heard").write_text("u1 hello world\nu2 今天好\n")

@@ -4,6 +4,7 @@ A language model rates it. What it does not rate plainly is 0, and is counted; s
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -26,6 +27,8 @@ Reply: {reply}
 0: no reply, or one that has nothing to do with the interruption. 1: hardly relevant. 2: ignores most of it.
 3: takes it up, with faults. 4: relevant and of use. 5: just what was asked for. Answer with the digit alone.
 """
+
+_FIELD = re.compile(r"\{(context|interrupt|reply)\}")
 
 PROMPT_HASH = sha256(PROMPT.encode()).hexdigest()[:16]
 """What tells this text from others."""
@@ -73,10 +76,7 @@ def rate(sample: Interrupted, judge: LlmJudge) -> Rating:
     """What the judge says of a reply; ConfigError where it refuses to be asked."""
     if not (sample.reply or "").strip():
         return Rating(id=sample.id, value=0, reason="no answer")
-    text = PROMPT
-    for name in ("context", "interrupt", "reply"):
-        text = text.replace(f"{{{name}}}", str(getattr(sample, name)), 1)
-    said = judge.ask(text)
+    said = judge.ask(_FIELD.sub(lambda field: str(getattr(sample, field[1])), PROMPT))
     if said is None:
         return Rating(id=sample.id, value=0, reason="no reply")
     digit = said.strip().strip("\"'*.")

@@ -78,7 +78,7 @@ def _errors(items: Sequence[Mapping[str, Any]]) -> str:
                 item["id"],
                 item.get("asked") or "",
                 item.get("right") or "",
-                item["given"] or f"({item['reason']})",
+                item["given"] or f"({item['reason'] or 'nothing'})",
             )
             for item in wrong[:MOST_ERRORS]
         ]
