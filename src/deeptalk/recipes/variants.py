@@ -185,6 +185,15 @@ RANDOM_3 = linked(
     joint=ADAPTIVE_JOINT,
 )
 
+# a load counted in parts of the layer's largest, so that what text uses most is out of the question
+LOADS_MAX = linked(
+    "loads-max",
+    "audio experts by loads in parts of their layer's largest",
+    audio_experts=replace(ADAPTIVE_AUDIO, partition=replace(BY_LOAD, normalisation="max")),
+    text_experts=ADAPTIVE_TEXT,
+    joint=ADAPTIVE_JOINT,
+)
+
 # no groups and no masks; the mixtures of the three stages, by their share of the positions
 PURE_MOE = Variant(
     name="pure-moe",
@@ -376,6 +385,7 @@ VARIANTS: dict[str, Variant] = {
         RANDOM_1,
         RANDOM_2,
         RANDOM_3,
+        LOADS_MAX,
         PURE_MOE,
         MOEXTEND,
         LOSSLESS,

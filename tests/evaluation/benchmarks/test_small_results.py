@@ -97,7 +97,8 @@ def test_without_results_every_cell_of_a_variant_is_not_run(places):
 
 def test_with_all_results_every_cell_is_filled(places):
     write_all(places.runs, list(VARIANTS))
-    for name in ("adaptive", "random-1", "random-2", "random-3", "experts-6", "experts-9", "experts-12"):
+    partitioned = ("random-1", "random-2", "random-3", "loads-max", "experts-6", "experts-9", "experts-12")
+    for name in ("adaptive", *partitioned):
         write_run(places.runs, name, audio_experts=[[2], [3]])
     write_loads(places)
     write_rows(places, {"shipped top-k 1": 12, "shipped top-k 10": 12, "dpo top-k 1": 6, "dpo top-k 10": 10})

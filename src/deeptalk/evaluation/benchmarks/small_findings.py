@@ -194,7 +194,14 @@ def _table_8(runs: Runs) -> str:
         compare(runs, ["pure-moe"], ["adaptive"], score, names=("PureMoE", "adaptive"))
         for score in (HEARD, SPOKEN)
     ]
-    return f"{_told(by_lot, 'By load over by lot')} {_told(pure, 'Adaptive over PureMoE')}"
+    by_largest = [
+        compare(runs, RANDOM, ["loads-max"], score, names=("random draws (mean)", "loads by their largest"))
+        for score in (HEARD, SPOKEN, TEXT)
+    ]
+    return (
+        f"{_told(by_lot, 'By load over by lot')} {_told(pure, 'Adaptive over PureMoE')} "
+        f"{_told(by_largest, 'By load in parts of the largest over by lot')}"
+    )
 
 
 def _loads(runs: Runs) -> str:
@@ -204,9 +211,17 @@ def _loads(runs: Runs) -> str:
     if load is None or speech is None:
         return "Not run."
     lot = "" if lots is None else f", those by lot {lots.value:.1f} %"
-    return (
+    told = (
         f"The audio experts by load carry {load.value:.1f} % of text's choices{lot}, and "
         f"{speech.value:.1f} % of speech's. {_verdict_of_load(load.value, lots)}"
+    )
+    largest = [_score(runs, "load of loads-max", f"{kind}/all") for kind in ("text", "audio")]
+    if None in largest:
+        return told
+    text_part, speech_part = (score.value for score in largest if score is not None)
+    return (
+        f"{told} Chosen by loads in parts of the layer's largest they carry {text_part:.1f} % of text's and "
+        f"{speech_part:.1f} % of speech's. {_verdict_of_load(text_part, lots)}"
     )
 
 
