@@ -9,7 +9,7 @@ from deeptalk.backbone import RouterMask
 from deeptalk.errors import ConfigError
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
-from deeptalk.model.embedding import root_mean_square
+from deeptalk.model.embedding import Fusion, root_mean_square
 from deeptalk.model.encoder import EncoderConfig, SpeechEncoder
 from deeptalk.streams import TEXT, Batch
 from deeptalk.streams.layout import IGNORE
@@ -224,8 +224,9 @@ def test_parts_that_do_not_fit_are_refused(build: Build) -> None:
         DeepTalkConfig.from_dict({})
 
 
-def test_worded_frames_are_the_text_that_they_say(build: Build) -> None:
-    plain = build()
+@pytest.mark.parametrize("fusion", ["sum", "mean8", "mean2"])
+def test_worded_frames_are_the_text_that_they_say(fusion: Fusion) -> None:
+    plain = DeepTalk(DeepTalkConfig.tiny(fusion=fusion)).eval()
     config = replace(plain.config, adapter=replace(plain.config.adapter, worded=True))
     model = DeepTalk(config).eval()
     assert model.hearing is not None
@@ -233,9 +234,8 @@ def test_worded_frames_are_the_text_that_they_say(build: Build) -> None:
     with torch.no_grad():
         model.hearing.log_scale.fill_(math.log(1e4))  # sure of what it hears
         frames = model.text_table[said][None]
-        torch.testing.assert_close(model.add_words(frames), 2 * frames)
         alone = model.add_words(frames, is_kept=torch.tensor([False]))
-        torch.testing.assert_close(alone, frames)
+        torch.testing.assert_close(model.add_words(frames), alone + frames)
         heard_as = model.embed(_columns(model, said))
         speech = model.embed(
             _columns(model, torch.full((3,), model.layout.text_aud)),
@@ -245,7 +245,12 @@ def test_worded_frames_are_the_text_that_they_say(build: Build) -> None:
         torch.testing.assert_close(speech, heard_as)
         model.hearing.nothing.bias.fill_(1e5)  # sure that nothing is said
         pause = model.embed(_columns(model, torch.full((3,), model.layout.text_eot)))
-        torch.testing.assert_close(model.add_words(frames, is_kept=torch.tensor([False])), pause)
+        speech = model.embed(
+            _columns(model, torch.full((3,), model.layout.text_aud)),
+            speech=model.add_words(frames, is_kept=torch.tensor([False])),
+            speech_at=torch.arange(3)[None],
+        )
+        torch.testing.assert_close(speech, pause)
     assert torch.equal(plain.add_words(frames), frames)
 
 
@@ -253,9 +258,3 @@ def _columns(model: DeepTalk, text: torch.Tensor) -> torch.Tensor:
     grid = torch.full((1, model.layout.num_streams, len(text)), model.layout.pad_audio)
     grid[0, TEXT] = text
     return grid
-
-
-def test_words_need_fusion_by_sum() -> None:
-    config = DeepTalkConfig.tiny(fusion="mean8")
-    with pytest.raises(ConfigError, match="needs fusion 'sum', got 'mean8'"):
-        replace(config, adapter=replace(config.adapter, worded=True))

@@ -58,11 +58,6 @@ class DeepTalkConfig:
             raise ConfigError(
                 f"routing must give text and audio one of {', '.join(ROUTES)} each, got {dict(self.routing)}."
             )
-        if self.adapter.worded and self.fusion != "sum":
-            raise ConfigError(
-                "A worded adapter adds text embeddings to speech frames: it needs fusion 'sum', got "
-                f"{self.fusion!r}."
-            )
         if self.extra_experts is not None and self.audio_experts is not None:
             raise ConfigError("A model has audio_experts or extra_experts, not both.")
         if self.is_lossless and (self.fusion != "sum" or self.routing["text"] != "text"):

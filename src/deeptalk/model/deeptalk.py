@@ -161,9 +161,10 @@ class DeepTalk(nn.Module):
     ) -> Float[Tensor, "*N U D"]:
         """What the adapter gives as the backbone reads it: the same, unless the adapter is ``worded``.
 
-        Then the text embeddings of what each frame may say, weighted by its probability, are added; the row
-        of EOT stands for nothing said. Of clips that ``is_kept`` leaves out, the backbone gets these alone.
-        ``heard`` is what `heard_words` gives, where the caller has it.
+        Then the text embeddings of what each frame may say, weighted by its probability, are added, in the
+        size that text has behind the fusion; the row of EOT stands for nothing said. Of clips that ``is_kept``
+        leaves out, the backbone gets these alone. ``heard`` is what `heard_words` gives, where the caller has
+        it.
         """
         if self.word_head is None:
             return frames
@@ -172,6 +173,7 @@ class DeepTalk(nn.Module):
         likely = heard.exp().to(frames.dtype)
         pause = self.embedding.text_extra[self.layout.text_eot - self.layout.vocab_size]
         words = likely[..., :-1] @ self.text_table + likely[..., -1:] * pause
+        words = words / self.embedding.frame_weight
         return words + (frames if is_kept is None else frames * is_kept[:, None, None])
 
     def learn_alignment(

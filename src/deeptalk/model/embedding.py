@@ -102,10 +102,15 @@ class StreamEmbedding(nn.Module):
 
     def _fuse_frames(self, text: Tensor, frames: Tensor) -> Tensor:
         """Speech frames stand where the codec streams would: as their sum, or as the mean of all of them."""
-        count = self.layout.num_codebooks
         if self.fusion == "sum":
             return text + frames
-        return (text + count * frames) / (count + 1) if self.fusion == "mean8" else (text + frames) / 2
+        weight = self.frame_weight
+        return (text + weight * frames) / (weight + 1)
+
+    @property
+    def frame_weight(self) -> int:
+        """How much of a fused position a speech frame is for one part of text."""
+        return self.layout.num_codebooks if self.fusion == "mean8" else 1
 
     def _is_quiet(self, codes: Int[Tensor, "B Q T"]) -> Bool[Tensor, "B T"]:
         return (codes == self.layout.pad_audio).all(dim=1)
