@@ -290,7 +290,7 @@ def test_in_a_long_conversation_only_the_end_of_a_turn_is_left_to_read(
         return (await collect(outlet))[2]
 
     async def main() -> tuple[Ended, list[SomeTurn]]:
-        memory, turns = still.new_memory(), list[SomeTurn]()
+        memory, turns, given = still.new_memory(), list[SomeTurn](), list[Ended]()
         for number in range(6):
             ear = Ear()
             still.hear(ear, memory, turns)
@@ -300,12 +300,12 @@ def test_in_a_long_conversation_only_the_end_of_a_turn_is_left_to_read(
             ear.close()
             turns.append(ear)
             read.clear()
-            ended = await answer(turns, memory)
+            given.append(await answer(turns, memory))
             assert len(read) == 1
             assert read[0] < 16 + opening_of(loaded.engine, "answer").shape[1]
-            assert ended.turn is not None
-            turns.append(ended.turn)
-        return ended, turns
+            assert given[-1].turn is not None
+            turns.append(given[-1].turn)
+        return given[-1], turns
 
     ended, turns = asyncio.run(main())
     assert num_positions_of(loaded.engine, turns) > 2 * 90
