@@ -7,6 +7,7 @@ from deeptalk.backbone.router import (
     BiasedSigmoid,
     GroupLimit,
     Renorm,
+    RouterHook,
     RouterMask,
     RoutingCall,
     RoutingScope,
@@ -121,3 +122,18 @@ def test_the_scope_forgets_its_call_even_after_an_error() -> None:
     with pytest.raises(RuntimeError), scope.open(RoutingCall(collected={})):
         raise RuntimeError
     assert scope.call is before
+
+
+def test_a_router_that_turns_its_answer_round_is_given_it_back_so() -> None:
+    scope, collected = RoutingScope(), {}
+    rule = TopkThenSoftmax(top_k=2)
+    hook = RouterHook(scope=scope, layer=0, rule=rule)
+    mask = RouterMask(table=BUT_THE_BEST[None])
+    call = RoutingCall(mask=mask, groups=torch.zeros(1, dtype=torch.long), collected=collected)
+    with scope.open(call):
+        straight = hook(torch.nn.Identity(), (), NATIVE)
+        turned = hook(torch.nn.Identity(), (), NATIVE[::-1])
+    assert straight[2].tolist() == [[2, 1]]
+    for one, other in zip(straight, turned[::-1], strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(collected[0].experts, straight[2])

@@ -15,6 +15,7 @@ from deeptalk.backbone.router import (
     SelectionRule,
     SoftmaxThenTopk,
     TopkThenSoftmax,
+    is_in_order,
 )
 from deeptalk.errors import ConfigError
 from deeptalk.shapes import Tensor
@@ -118,7 +119,8 @@ def _check_rule(layer: MoeLayer, model_type: str) -> None:
         return
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(16, weight.shape[-1], generator=generator).to(weight)
-    logits, weights, experts = layer.router(probe)
+    output = layer.router(probe)
+    logits, weights, experts = output if is_in_order(output) else output[::-1]
     is_ordered = logits.is_floating_point() and weights.is_floating_point() and weights.shape == experts.shape
     if not is_ordered or not _is_same(layer, logits, weights, experts):
         raise ConfigError(

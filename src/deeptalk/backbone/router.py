@@ -111,6 +111,11 @@ class RouterHook:
 
     def __call__(self, router: nn.Module, args: tuple, output: Decision) -> Decision:
         """The stock output, or the decision under the mask."""
+        is_turned = not is_in_order(output)
+        output = self._decide(router, args, output[::-1] if is_turned else output)
+        return output[::-1] if is_turned else output
+
+    def _decide(self, router: nn.Module, args: tuple, output: Decision) -> Decision:
         call, allowed = self.scope.call, None
         if call.mask is not None and call.groups is not None:
             allowed = call.mask.allowed(self.layer, call.groups)
@@ -125,6 +130,11 @@ class RouterHook:
             logits, weights, experts = output
             call.collected[self.layer] = RouterOutput(logits=logits, weights=weights, experts=experts)
         return output
+
+
+def is_in_order(output: Decision) -> bool:
+    """Whether a router gives logits, weights and experts; in transformers 5.17 Granite's turns them round."""
+    return output[0].is_floating_point()
 
 
 def mask_selection(
