@@ -98,3 +98,26 @@ def test_a_mixture_of_nothing_but_broken_records_ends() -> None:
 def test_mixtures_that_make_no_sense_are_refused(sizes, weights, error) -> None:
     with pytest.raises(error):
         MixturePlan(sizes=sizes, weights=weights, seed=0)
+
+
+@pytest.mark.parametrize(("batch_size", "most"), [(8_000, 0.03), (16_000, 0.05)])
+@pytest.mark.parametrize("kind", ["uniform", "log-normal"])
+def test_sorted_batches_are_hardly_padded(kind: str, batch_size: int, most: float) -> None:
+    """The figures of docs/large-runs.md."""
+    generator = np.random.default_rng(0)
+    drawn = {
+        "uniform": lambda: generator.integers(50, 1_000, 2_048),
+        "log-normal": lambda: np.clip(generator.lognormal(np.log(200), 0.6, 2_048), 20, 1_000).astype(int),
+    }
+    lengths: list[int] = drawn[kind]().tolist()
+    plan = MixturePlan(sizes=(2_048,), weights=(1.0,), seed=0)
+
+    class Sized(Numbers):
+        def _size(self, draw: Draw) -> int:
+            return lengths[draw.index]
+
+    batches = Sized(plan, batch_size=batch_size)._own_batches(0)
+    padded = sum(max(lengths[draw.index] for draw in batch) * len(batch) for batch in batches)
+    assert 0.01 < 1 - sum(lengths) / padded < most
+    as_they_come = sum(8 * max(lengths[i : i + 8]) for i in range(0, len(lengths), 8))
+    assert 1 - sum(lengths) / as_they_come > 0.4
