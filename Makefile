@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: talk serve test test-clients test-page screenshots bench-serving soak soak-turns fuzz test-large kills check fix reproduce synthesisers clean
+.PHONY: talk serve test test-clients test-page screenshots bench-serving soak soak-turns fuzz test-large kills harness-parity check fix reproduce synthesisers clean
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -69,6 +69,17 @@ build/large/ready: .venv/ready
 # A run that is killed fifty times, twenty of them while it saves, has to end as one that was not.
 kills: .venv/ready
 	$(BIN)/python tests/training/kills.py --kills 50 --in-saves 20 --out benchmarks/results/kills.json
+
+# The pocket model through our class of lm-evaluation-harness, the harness's own, and a server: the same figures.
+harness-parity: build/harness/ready
+	build/harness/bin/python tests/evaluation/benchmarks/harness_parity.py --out benchmarks/results/lm-harness.json
+
+build/harness/ready: .venv/ready
+	python3 -m venv build/harness
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])" > build/harness/base.txt
+	build/harness/bin/python -c "import sysconfig, pathlib as p; p.Path(sysconfig.get_paths()['purelib'], 'base.pth').write_text(p.Path('build/harness/base.txt').read_text() + '$(CURDIR)/src')"
+	build/harness/bin/pip install -q "lm_eval[api]>=0.4.13"
+	touch $@
 
 check: .venv/ready
 	$(BIN)/ruff format --check src tests

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import harness_parity
 import pytest
 import torch
 from stock_backbone import another_backbone, stock_tokenizer
@@ -112,6 +113,8 @@ def test_tasks_give_the_score_of_every_item(tasks: Path, loaded: LoadedModel) ->
     assert {name: len(values) for name, values in scores.items()} == {
         **{"tiny_choice/acc": 8, "tiny_choice/acc_norm": 8, "tiny_write/exact_match": 8}
     }
+    chats = lm_harness.run_tasks(model, ["tiny_write"], folder=tasks, is_chat=True)
+    assert len(chats["tiny_write/exact_match"]) == 8
     best = [
         max(
             range(3),
@@ -180,3 +183,19 @@ def test_the_class_and_the_server_give_the_same(tasks: Path, loaded: LoadedModel
         [one for s in result["samples"]["tiny_write"] for r in s["resps"] for one in r] for result in found
     ]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.weights
+def test_the_pocket_model_is_the_same_through_the_class_stock_models_and_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few of the 440 questions of ``benchmarks/results/lm-harness.json``."""
+    pytest.importorskip("lm_eval")
+    pytest.importorskip("uvicorn", reason="the server needs deeptalk[serve]")
+    for name, value in (("HF_HOME", str(tmp_path)), ("HF_DATASETS_OFFLINE", "1"), ("HF_HUB_OFFLINE", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    for name, pair in harness_parity.measure(tmp_path, limit=2)["pairs"].items():
+        assert all(ours == theirs for ours, theirs in pair["scores"].values()), name
+        assert pair["same_texts"] == pair["num_texts"] == 10
+        assert (pair["largest_difference"] or 0.0) < 1e-3
