@@ -1,4 +1,5 @@
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,11 @@ def test_states_in_the_middle_are_given_where_asked(backbone) -> None:
     assert not torch.equal(kept.layers[1], kept.layers[2])
     with pytest.raises(ConfigError, match="layers 1 to 2, got 3"):
         backbone.keep(3)
+
+
+def test_recomputing_is_asked_for_without_a_warning() -> None:
+    backbone = open_backbone(FAMILIES["qwen3_moe"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backbone.enable_checkpointing()
+    assert all(layer.gradient_checkpointing for layer in backbone.decoder_layers())
