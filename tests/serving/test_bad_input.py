@@ -140,7 +140,7 @@ def test_a_turn_that_finds_no_place_leaves_nothing_behind(
     asyncio.run(main())
 
 
-def refuse(*_: Any) -> None:
+def refuse(*_: Any, **__: Any) -> None:
     raise BusyError("The server is busy: try again in a moment.")
 
 
