@@ -1,6 +1,7 @@
 """`eval latency` from the command line: the paper beside ours, a silent answer fails, nothing is hidden."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 from typer.testing import CliRunner
@@ -43,18 +44,40 @@ def test_the_engine_is_measured_and_stands_beside_the_paper(model_folder, tone, 
     assert str(tmp_path) not in out.read_text()
 
 
-def test_a_server_is_asked_too(model_folder, tone):
-    pytest.importorskip("uvicorn", reason="the server needs deeptalk[serve]")
-    given = (tone(), "--model", model_folder, "--turns", 2, "--max-frames", 3, "--sessions", 1, "--hurried")
-    result = CliRunner().invoke(app, ["eval", "latency", *map(str, given), "--json"])
-    told = json.loads(result.stdout)
-    assert result.exit_code == (1 if told["num_failed"] else 0)  # the random model may say nothing
-    assert [(one["sessions"], one["turns_by"]) for one in told["served"]] == [(1, "client"), (1, "server")]
-    assert all(one["first_audio_ms"]["n"] == 2 and one["hurried"] for one in told["served"])
-    by_name = {row["figure"]: row["ours"] for row in told["rows"]}
-    by_client = told["served"][0]
-    assert by_name["end_to_end"] == by_client["first_audio_ms"]["mean"]
-    assert by_name["network"] == by_client["network_ms"]
+def test_a_server_is_asked_for_each_number_of_sessions(model_folder, tone, monkeypatch):
+    asked = []
+
+    async def ask(url, questions, *, count, kind, turns, key, is_hurried):
+        asked.append((url, count, kind, turns))
+        return served_figures(
+            [0.5 * count] * turns, heard=HEARD, server_ms=400.0, count=count, kind=kind, is_hurried=is_hurried
+        )
+
+    monkeypatch.setattr("deeptalk.cli.latency._ask", ask)
+    monkeypatch.setattr("deeptalk.cli.served.served", lambda *options: nullcontext("ws://here/v1/realtime"))
+    given = (
+        tone(),
+        "--model",
+        model_folder,
+        "--turns",
+        4,
+        "--max-frames",
+        3,
+        "--sessions",
+        1,
+        "--sessions",
+        2,
+    )
+    told = json.loads(CliRunner().invoke(app, ["eval", "latency", *map(str, given), "--json"]).stdout)
+    assert asked == [
+        ("ws://here/v1/realtime", n, *of) for n, of in ((1, ("manual", 4)), (2, ("manual", 2)))
+    ] + [("ws://here/v1/realtime", 1, "server_vad", 4)]
+    assert [one["first_audio_ms"]["mean"] for one in told["served"]] == [500.0, 1000.0, 500.0]
+    ours = {row["figure"]: row["ours"] for row in told["rows"]}
+    assert (ours["end_to_end"], ours["network"]) == (500.0, 100.0)  # one session, turns ended by hand
+    elsewhere = (*given, "--url", "ws://there/v1/realtime")
+    CliRunner().invoke(app, ["eval", "latency", *map(str, elsewhere), "--json"])
+    assert asked[-1][0] == "ws://there/v1/realtime"
 
 
 def test_a_silent_answer_and_a_busy_machine_are_told_by_the_exit_status(
