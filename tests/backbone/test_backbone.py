@@ -102,6 +102,8 @@ def test_an_unknown_way_to_select_is_refused_by_its_routers_name() -> None:
     sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 2}
     with pytest.raises(ConfigError, match="how its router Ernie4_5_MoeTopKRouter selects"):
         open_backbone({"model_type": "ernie4_5_moe", "moe_num_experts": 4, **sizes})
+    with pytest.raises(ConfigError, match="how its router JetMoeTopKGating selects"):  # no module of experts
+        open_backbone({"model_type": "jetmoe"})
     grouped = dict(FAMILIES["deepseek_v2_grouped"])
     with pytest.raises(ConfigError, match=r"DeepseekV2TopkRouter .*'noaux_tc'; known are 'greedy'"):
         open_backbone(grouped | {"topk_method": "noaux_tc"})

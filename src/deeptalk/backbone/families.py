@@ -105,9 +105,9 @@ def _describe_foreign(settings: Mapping[str, Any]) -> str:
             model = AutoModelForCausalLM.from_config(AutoConfig.for_model(settings["model_type"], **values))
     except Exception:  # no causal language model of this version of the library
         return ""
-    routers = find_routers(model)
-    if routers:
-        return f": how its router {type(routers[0][1]).__name__} selects experts is not known here"
+    router = next(filter(_declared_routers(model), model.modules()), None)  # whatever holds its experts
+    if router is not None:
+        return f": how its router {type(router).__name__} selects experts is not known here"
     return ": it has no routed experts to divide between text and speech; give a mixture-of-experts model"
 
 
