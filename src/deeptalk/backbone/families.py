@@ -16,6 +16,7 @@ from deeptalk.backbone.router import (
     SoftmaxThenTopk,
     TopkThenSoftmax,
     is_in_order,
+    turned,
 )
 from deeptalk.errors import ConfigError
 from deeptalk.shapes import Tensor
@@ -120,7 +121,7 @@ def _check_rule(layer: MoeLayer, model_type: str) -> None:
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(16, weight.shape[-1], generator=generator).to(weight)
     output = layer.router(probe)
-    logits, weights, experts = output if is_in_order(output) else output[::-1]
+    logits, weights, experts = output if is_in_order(output) else turned(output)
     is_ordered = logits.is_floating_point() and weights.is_floating_point() and weights.shape == experts.shape
     if not is_ordered or not _is_same(layer, logits, weights, experts):
         raise ConfigError(

@@ -111,9 +111,9 @@ class RouterHook:
 
     def __call__(self, router: nn.Module, args: tuple, output: Decision) -> Decision:
         """The stock output, or the decision under the mask."""
-        is_turned = not is_in_order(output)
-        output = self._decide(router, args, output[::-1] if is_turned else output)
-        return output[::-1] if is_turned else output
+        if is_in_order(output):
+            return self._decide(router, args, output)
+        return turned(self._decide(router, args, turned(output)))
 
     def _decide(self, router: nn.Module, args: tuple, output: Decision) -> Decision:
         call, allowed = self.scope.call, None
@@ -135,6 +135,12 @@ class RouterHook:
 def is_in_order(output: Decision) -> bool:
     """Whether a router gives logits, weights and experts; in transformers 5.17 Granite's turns them round."""
     return output[0].is_floating_point()
+
+
+def turned(output: Decision) -> Decision:
+    """The same three, the last first."""
+    first, second, third = output
+    return third, second, first
 
 
 def mask_selection(
