@@ -134,6 +134,21 @@ def say(server: Scripted) -> Received:
     return asyncio.run(main())
 
 
+def test_a_server_that_finds_no_turn_is_not_waited_for():
+    class Silent(Scripted):
+        async def recv(self) -> str:
+            return await asyncio.Future()
+
+    async def main() -> None:
+        calling = Call(Silent(), turns="server_vad", patience=0.01)  # pyright: ignore[reportArgumentType]
+        await calling.say(QUESTION, is_paced=False)
+
+    with pytest.raises(
+        ProtocolError, match=r"nothing for 0.01 s: it is stuck, or server_vad finds no speech"
+    ):
+        asyncio.run(main())
+
+
 def piece(sound: bytes) -> dict[str, str]:
     return {"type": events.AUDIO_DELTA, "delta": base64.b64encode(sound).decode()}
 

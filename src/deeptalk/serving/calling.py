@@ -31,6 +31,9 @@ PIECE_SECONDS = 0.1
 SILENCE_SECONDS = 2.0
 """What follows a turn that the server has to end; more than any server waits for."""
 
+PATIENCE_SECONDS = 60.0
+"""A server that says nothing for so long after a turn won't answer it."""
+
 GAP_SECONDS = 0.1
 """A shorter pause in what is played goes unnoticed."""
 
@@ -98,7 +101,10 @@ def play(arrivals: Sequence[Arrival]) -> Playback:
 
 
 class Call:
-    """One session of a server; one turn at a time. ``on_sound`` is given the bytes of every piece."""
+    """One session of a server; one turn at a time. ``on_sound`` is given the bytes of every piece.
+
+    ProtocolError where the server refuses, or says nothing for ``patience`` seconds after a turn.
+    """
 
     def __init__(
         self,
@@ -106,11 +112,12 @@ class Call:
         *,
         turns: Turns,
         on_sound: Callable[[bytes], None] = lambda data: None,
+        patience: float = PATIENCE_SECONDS,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._socket, self._turns, self._on_sound = socket, turns, on_sound
-        self._now, self._sleep = now, sleep
+        self._patience, self._now, self._sleep = patience, now, sleep
 
     async def say(self, samples: Float[Tensor, "S"], *, is_paced: bool) -> Received:
         """Speak a turn, as fast as it was spoken or at once, and take the answer."""
@@ -158,7 +165,7 @@ class Call:
         """The answer to a turn; one that the rest of the same turn has interrupted is none."""
         text, sound, arrivals = "", bytearray(), list[Arrival]()
         while True:
-            event = await self._next()
+            event = await self._next(asked)
             match event.get("type"):
                 case events.TRANSCRIPT_DELTA | events.TEXT_DELTA:
                     text += event["delta"]
@@ -183,9 +190,9 @@ class Call:
                 case _:
                     pass
 
-    async def _next(self) -> dict[str, Any]:
+    async def _next(self, asked: asyncio.Future[float] | None = None) -> dict[str, Any]:
         try:
-            event = json.loads(await self._socket.recv())
+            event = json.loads(await self._hear(asked))
         except ConnectionClosed as closed:
             raise _gone(closed) from closed
         except ValueError:
@@ -196,6 +203,19 @@ class Call:
             told = event.get("error", {})
             raise ProtocolError(f"The server refuses ({told.get('code')}): {told.get('message')}")
         return event
+
+    async def _hear(self, asked: asyncio.Future[float] | None) -> str | bytes:
+        """What comes next; a server may be silent until a turn has been said."""
+        while True:
+            try:
+                async with asyncio.timeout(self._patience):
+                    return await self._socket.recv()
+            except TimeoutError:
+                if asked is None or asked.done():
+                    found = "" if self._turns == "manual" else f", or {self._turns} finds no speech"
+                    raise ProtocolError(
+                        f"The server has said nothing for {self._patience:g} s: it is stuck{found}."
+                    ) from None
 
     async def _send(self, name: str, **fields: Any) -> None:
         try:
