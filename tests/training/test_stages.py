@@ -288,7 +288,10 @@ def test_the_main_process_alone_tells_what_it_encodes(
     def tell(name: str, done: int, total: int) -> None: ...
 
     accelerator: Any = SimpleNamespace(
-        is_main_process=is_main, wait_for_everyone=lambda: None, main_process_first=nullcontext
+        is_main_process=is_main,
+        wait_for_everyone=lambda: None,
+        main_process_first=nullcontext,
+        device=torch.device("cpu"),
     )
     monkeypatch.setattr("deeptalk.training.run.open_stage", stop)
     with pytest.raises(ConfigError, match="enough"):
