@@ -141,7 +141,7 @@ class PocketEvaluation:
             "digits": lambda: self.real_digits(fsdd),
             "latency": lambda: self.latency(num_timed),
         }
-        steps = {name: known[name] for name in PARTS if name in parts}
+        steps: dict[Part, Callable[[], None]] = {name: known[name] for name in PARTS if name in parts}
         for number, (name, step) in enumerate(steps.items()):
             tell(name, number, len(steps))
             if done is not None and name in done:
