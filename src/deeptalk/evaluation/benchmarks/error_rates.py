@@ -1,6 +1,7 @@
 """Word and character error rates over a corpus, with every utterance of the references counted."""
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from deeptalk.errors import DataError
@@ -89,27 +90,49 @@ class ErrorReport:
         )
 
 
-def count_errors(reference: Sequence[str], heard: Sequence[str]) -> Errors:
+def count_errors(reference: Sequence[str], heard: Sequence[str], *, joins_words: bool = False) -> Errors:
     """The fewest errors; of several ways to have so few, the one with most substitutions.
 
-    The sum is the same for every way. ``reference`` may be empty here: then all is inserted.
+    The sum is the same for every way. ``reference`` may be empty here: then all is inserted. With
+    ``joins_words`` words that stand side by side are no error for the one word that they are together.
     """
-    # One number holds both aims: an error weighs `step`, an insertion or deletion one more.
+    # One number holds three counts: errors, insertions and deletions, insertions.
     step = len(reference) + len(heard) + 1
-    row = [(step + 1) * j for j in range(len(heard) + 1)]
+    changed = step * step
+    lost, added = changed + step, changed + step + 1
+    reach = max(map(len, heard), default=1) if joins_words else 1  # a word has as many parts as letters
+    rows = deque([[added * j for j in range(len(heard) + 1)]], maxlen=max(1, reach))
     for i, wanted in enumerate(reference, start=1):
-        diagonal, row[0] = row[0], (step + 1) * i
+        above, row = rows[-1], [lost * i]
         for j, given in enumerate(heard, start=1):
-            replaced = diagonal + (step if wanted != given else 0)
-            diagonal, row[j] = row[j], min(replaced, min(row[j], row[j - 1]) + step + 1)
-    errors, lost_or_added = divmod(row[-1], step)
-    longer = len(heard) - len(reference)
+            same = above[j - 1] + (changed if wanted != given else 0)
+            fewest = min(same, above[j] + lost, row[j - 1] + added)
+            if joins_words and fewest:
+                fewest = min(
+                    fewest,
+                    *(above[start] for start in _parts(heard, j, wanted)),
+                    *(rows[start - i][j - 1] for start in _parts(reference, i, given)),
+                )
+            row.append(fewest)
+        rows.append(row)
+    errors, rest = divmod(rows[-1][-1], changed)
+    lost_or_added, insertions = divmod(rest, step)
     return Errors(
         substitutions=errors - lost_or_added,
-        deletions=(lost_or_added - longer) // 2,
-        insertions=(lost_or_added + longer) // 2,
+        deletions=lost_or_added - insertions,
+        insertions=insertions,
         num_units=len(reference),
     )
+
+
+def _parts(words: Sequence[str], end: int, whole: str) -> Iterator[int]:
+    """Where two words or more begin, up to ``end``, that are ``whole`` together."""
+    text, start = words[end - 1], end - 1
+    while len(text) < len(whole) and start and whole.endswith(text):
+        start -= 1
+        text = words[start] + text
+        if text == whole:
+            yield start
 
 
 def score_transcripts(
@@ -136,6 +159,7 @@ def score_transcripts(
             raise DataError(
                 f"the reference of {name!r} is empty after {normalizer.name}: {text!r}; correct or remove it."
             )
-        errors = count_errors(units, normalizer.units(heard.get(name, "")))
+        given = normalizer.units(heard.get(name, ""))
+        errors = count_errors(units, given, joins_words=normalizer.joins_words)
         utterances.append(Utterance(id=name, errors=errors, is_missing=name not in heard))
     return ErrorReport(normalizer=normalizer, utterances=tuple(utterances))
