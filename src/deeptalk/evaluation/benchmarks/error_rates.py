@@ -108,11 +108,9 @@ def count_errors(reference: Sequence[str], heard: Sequence[str], *, joins_words:
             same = above[j - 1] + (changed if wanted != given else 0)
             fewest = min(same, above[j] + lost, row[j - 1] + added)
             if joins_words and fewest:
-                fewest = min(
-                    fewest,
-                    *(above[start] for start in _parts(heard, j, wanted)),
-                    *(rows[start - i][j - 1] for start in _parts(reference, i, given)),
-                )
+                apart = [above[start] for start in _parts(heard, j, wanted)]
+                joined = [rows[start - i][j - 1] for start in _parts(reference, i, given)]
+                fewest = min(fewest, *apart, *joined) if apart or joined else fewest
             row.append(fewest)
         rows.append(row)
     errors, rest = divmod(rows[-1][-1], changed)
