@@ -7,7 +7,9 @@ training data, and words in rows and statements without sense, half of each. Wha
 """
 
 import json
+import resource
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
@@ -19,7 +21,9 @@ from deeptalk.cli.evaluation import QUESTIONS, write_json
 from deeptalk.cli.opening import open_model
 from deeptalk.cli.progress import bars
 from deeptalk.cli.shipped import lay_out_shipped
+from deeptalk.cli.times import Times
 from deeptalk.cli.training import train_stage
+from deeptalk.cli.varied import PROCESSOR
 from deeptalk.data.domain import build_domain
 from deeptalk.data.pocket import SpeechSizes, reading_texts, speech_jobs
 from deeptalk.evaluation.aloud import answer_texts, hard_texts
@@ -53,6 +57,7 @@ def prompts() -> list[dict[str, str]]:
 def run(root: Path, results: Path) -> bool:
     """Make pairs, train, and measure before and after; False when interrupted."""
     places, table = Places(root=root, data=root / "data"), results / "table-1.json"
+    times, started = Times(root / POCKET_PREFERENCE_ALOUD.name / "times.json"), time.process_time()
     lay_out_shipped(places)
     start = str(places.need(SHIPPED_MODEL))
     loaded = open_model(start)
@@ -74,9 +79,12 @@ def run(root: Path, results: Path) -> bool:
                 should_stop=lambda: interruption.requested,
             )
             if report is None:
+                times.add(PROCESSOR, time.process_time() - started)
                 return False
             reports[name] = asdict(report)
     last = train_stage(POCKET_PREFERENCE_ALOUD, root=root, data=places.data, resume=True)
+    times.add(PROCESSOR, time.process_time() - started)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if last is not None and last.is_interrupted:
         return False
     if not table.is_file() or "shipped top-k 1" not in json.loads(table.read_text())["rows"]:
@@ -88,6 +96,8 @@ def run(root: Path, results: Path) -> bool:
         "recipe": POCKET_PREFERENCE_ALOUD.name,
         "recipe_hash": POCKET_PREFERENCE_ALOUD.hash,
         "num_steps": len(metrics),
+        "processor_minutes": round(times.seconds[PROCESSOR] / 60, 2),
+        "peak_memory_mb": round(peak),
         "loss": [line["loss"] for line in metrics],
         "held_out": [line["evaluation"] for line in metrics if line["evaluation"]],
     }

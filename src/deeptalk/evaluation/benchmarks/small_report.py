@@ -184,7 +184,9 @@ def introduction(report: Report) -> tuple[str, ...]:
         "Stages of one kind see the same samples in the same order, at the same learning rates: none was "
         "searched for any variant. Parameters are those that train, stage by stage. The committed runs "
         "were made beside other work on the same cores; minutes are processor time of the training process, "
-        "in which waiting doesn't count, and MB the most memory of that process.",
+        "in which waiting doesn't count (of DPO with making its pairs), and MB the most memory of it. "
+        "A dash stands where nothing was trained for a row; what the shipped model's stages took, "
+        "docs/recipes.md says.",
         "Variants are asked every third question of the built-in set, in voices that training never hears, "
         "the shipped model every one; all answer greedily. Speech is scored by the judge with its closed "
         "bigram. In brackets are 95 % intervals: Wilson for one run, drawn questions for means of runs and "

@@ -169,9 +169,14 @@ def read_rows(path: Path) -> dict[str, tuple[Run, ...]]:
             for part in ("answers", "hard"):
                 scores |= _list_scores(part, row.get(part) or {})
             about = row.get("about") or {}
-            after = values.get("preference") if name.startswith("dpo") else None
-            recipe_hash = after["recipe_hash"] if after else f"model {about.get('model')}"
-            stage = StageRun(name=name, recipe_hash=recipe_hash, scores=scores)
+            after = (values.get("preference") or {}) if name.startswith("dpo") else {}
+            stage = StageRun(
+                name=name,
+                recipe_hash=after.get("recipe_hash") or f"model {about.get('model')}",
+                scores=scores,
+                minutes=after.get("processor_minutes"),
+                peak_memory_mb=after.get("peak_memory_mb"),
+            )
             found[name] = (_measured_run(stage, about),)
         floor = {}
         for part, kept in (values.get("floor") or {}).items():
