@@ -60,6 +60,7 @@ def test_a_job_that_was_interrupted_ends_the_run(tmp_path, how):
 
 
 def test_an_interruption_asks_every_job_to_save(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
     script = f"""
 import os, signal, sys, time
 from pathlib import Path
@@ -70,7 +71,7 @@ time.sleep(60)
 """
     assert not run_jobs([job(tmp_path, "a", script)], processes=1, show=silent)
     assert len(list(tmp_path.glob("saved-*"))) == 1
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_bars_show_each_job_and_all_of_them(tmp_path):

@@ -138,7 +138,7 @@ time.sleep(60)
     assert len(list(root.glob("saved-*"))) == 1
 
 
-TABLE_8_RUNS = ("pure-moe", "random-1", "random-2", "random-3", "adaptive")
+TABLE_8_RUNS = ("pure-moe", "random-1", "random-2", "random-3", "adaptive", "loads-max")
 VARIANT = """
 import shutil, sys
 from pathlib import Path
@@ -194,7 +194,7 @@ def test_what_a_table_lacks_is_run_and_an_interrupted_run_goes_on(verb, tmp_path
     assert result.exit_code == 0, (result.output, result.exception)
     made = (tmp_path / "build" / "made.txt").read_text().split()[len(made) :]
     # what all begin with has left figures, but no weights for the others to begin with
-    assert made == ["start", "random-2", "random-3", "pure-moe"]
+    assert made == ["start", "random-2", "random-3", "loads-max", "pure-moe"]
     assert verb == ["data", "data"]
     cells = [json.loads(line) for line in result.stdout.splitlines()]
     for cell in cells:
@@ -213,7 +213,8 @@ def test_with_results_that_are_current_nothing_is_run(verb, tmp_path):
     assert result.exit_code == 0, (result.output, result.exception)
     assert not (tmp_path / "build" / "made.txt").exists()
     assert verb == []
-    assert "24 of 24 cells filled" in result.output
+    num_cells = len(TABLE_8.rows) * len(TABLE_8.columns)
+    assert f"{num_cells} of {num_cells} cells filled" in result.output
 
 
 def test_an_interruption_while_data_are_made_is_told_alike(verb, monkeypatch, tmp_path):
