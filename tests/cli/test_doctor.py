@@ -66,6 +66,7 @@ def test_a_language_model_is_told_with_sizes_and_memory(folder: Path) -> None:
         "stage audio-experts --dense",
         "stage text-experts",
         "stage joint",
+        "stage preference",
     ]
     joint = stages["stage joint"]
     assert (joint["num_gpus"], joint["fits"]) == (2, True)

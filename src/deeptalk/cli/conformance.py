@@ -20,18 +20,22 @@ from deeptalk.backbone.checkpoint import weight_files
 from deeptalk.backbone.families import SELECTIONS
 from deeptalk.backbone.stock import quiet, save_stock
 from deeptalk.backbone.tiny import FAMILIES
+from deeptalk.data.preference import Pair, PairAnswer, PreferenceBatch, collate_pairs, encode_pair
 from deeptalk.errors import DeepTalkError
 from deeptalk.experts import ExpertPartition, groups_of, partition_by_load, profile_load, router_mask
 from deeptalk.model import DeepTalk, DeepTalkConfig
 from deeptalk.recipes import PIPELINE, Recipe
+from deeptalk.recipes.preference import PREFERENCE
 from deeptalk.shapes import Tensor
 from deeptalk.streams import Batch, StreamLayout, Turn, collate, encode_dialogue
 from deeptalk.streams.text import ByteTokenizer
+from deeptalk.training.preference import reference_log_probs
 from deeptalk.training.trainable import freeze_all_but
 
 TOLERANCE = 1e-5
 """The largest difference that two logits of the same model may have, computed by different kernels."""
 
+_STAGES = (*PIPELINE, PREFERENCE)
 _NUM_AUDIO_EXPERTS = 4
 _SHARD_SIZE = "60KB"
 _LEARNING_RATE = 1e-2
@@ -76,10 +80,10 @@ def conform(name: str, folder: Path) -> Conformance:
     texts = _batch(model.layout, "why", "two?")
     load = profile_load(model, [batch] * 2, [texts] * 2)  # of three samples: each is once even and once odd
     partition = partition_by_load(load, num_audio_experts=_NUM_AUDIO_EXPERTS)
-    for recipe in PIPELINE:
+    for recipe in _STAGES:
         if recipe.partition is not None:
             model.split(partition.is_audio)
-        _train(model, recipe, partition, batch)
+        _train(model, recipe, partition, _pairs(model) if recipe is PREFERENCE else batch)
     model.fuse()
     save_stock(backbone, folder / "result", shard_size=_SHARD_SIZE)
     result: Any = AutoModelForCausalLM.from_pretrained(folder / "result", local_files_only=True)
@@ -91,7 +95,7 @@ def conform(name: str, folder: Path) -> Conformance:
         router=type(backbone.model.get_submodule(backbone.router_names[0])).__name__,
         selection=SELECTIONS[type(backbone.hooks[0].rule)],
         num_shards=len(weight_files(folder / "result")),
-        stages=tuple(recipe.name for recipe in PIPELINE),
+        stages=tuple(recipe.name for recipe in _STAGES),
         open_difference=opened,
         stock_difference=_difference(backbone.model, result.eval()),
     )
@@ -149,15 +153,28 @@ def _batch(layout: StreamLayout, *questions: str) -> Batch:
     return collate(examples, [[mel], *([] for _ in written)], layout=layout, is_encoded=False, stride=2)
 
 
-def _train(model: DeepTalk, recipe: Recipe, partition: ExpertPartition, batch: Batch) -> None:
+def _pairs(model: DeepTalk) -> PreferenceBatch:
+    """Two ways of saying a text, scored by the model as it is."""
+    layout, generator = model.layout, torch.Generator().manual_seed(0)
+    win, lose = (
+        PairAnswer(codes=torch.randint(layout.codebook_size, (n, layout.num_codebooks), generator=generator))
+        for n in (3, 4)
+    )
+    pair = Pair(prompt="Say yes.", text="Yes.", win=win, lose=lose, speaker="slt")
+    batch = collate_pairs([encode_pair(pair, tokenizer=ByteTokenizer(), layout=layout)], layout=layout)
+    return replace(batch, ref_log_prob=reference_log_probs(model, batch).clone())
+
+
+def _train(
+    model: DeepTalk, recipe: Recipe, partition: ExpertPartition, batch: Batch | PreferenceBatch
+) -> None:
     """One step of a stage, with its own white list, routing, loss and optimiser."""
     trained = set(freeze_all_but(model, recipe.trains))
-    mask = None
-    if recipe.routing is not None and not recipe.routing.is_free:
+    objective: Any = recipe.objective
+    if isinstance(batch, Batch) and recipe.routing is not None and not recipe.routing.is_free:
         mask = router_mask(partition, recipe.routing)
         _check_mask(model, batch, mask)
-    objective: Any = recipe.objective
-    objective = replace(objective, router_mask=mask)
+        objective = replace(objective, router_mask=mask)
     optimizer = replace(recipe.optim, lr=_LEARNING_RATE).build(model)
     before = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
     sums: Tensor = objective.sums(model, batch, generator=torch.Generator())

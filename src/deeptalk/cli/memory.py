@@ -15,6 +15,7 @@ from deeptalk.backbone.checkpoint import first_id
 from deeptalk.model import DeepTalk, DeepTalkConfig
 from deeptalk.model.encoder import EncoderConfig
 from deeptalk.recipes import PIPELINE, Recipe
+from deeptalk.recipes.preference import PREFERENCE
 from deeptalk.training.memory import GRADIENT_BYTES, STATE_BYTES, STATE_BYTES_8BIT, WEIGHT_BYTES
 from deeptalk.training.parts import DialoguePart
 from deeptalk.training.trainable import freeze_all_but
@@ -58,12 +59,13 @@ class StageMemory:
 
 
 def plan_memory(outline: Backbone) -> Iterator[StageMemory]:
-    """Every stage of `PIPELINE` on a backbone's outline; stage 2.1 also without the experts it masks.
+    """Every stage of the paper on a backbone's outline; stage 2.1 also without the experts it masks.
 
-    As many experts serve audio as a token uses. The outline's experts are divided in place.
+    As many experts serve audio as a token uses. The outline's experts are divided in place. Stage RL holds
+    no reference model: its log-probabilities stand in the pairs.
     """
     model = outline_model(outline)
-    for recipe in PIPELINE:
+    for recipe in (*PIPELINE, PREFERENCE):
         names = set(freeze_all_but(model, recipe.trains))
         sizes = {name: tensor.numel() for name, tensor in model.named_parameters()}
         whole = StageMemory(
