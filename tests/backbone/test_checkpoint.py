@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -261,6 +262,27 @@ def test_tensors_that_do_not_fit_are_named(folder: Path) -> None:
     more = stored | {"vision.weight": stored["lm_head.weight"]}
     with pytest.raises(CheckpointError, match=r"1 without a place \(vision\.weight\)"):
         check_tensors(folder, outline, more)
+
+
+def test_weights_that_main_memory_cannot_hold_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_bytes = sum(tensor.num_bytes for tensor in stored_tensors(folder).values())
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=num_bytes))
+    open_backbone(folder)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(CheckpointError, match=r"GiB of main memory, 0\.0 for each of 2 processes; this mach"):
+        open_backbone(folder)
+    open_backbone(folder, dtype=torch.bfloat16)
+
+
+def test_what_the_library_says_of_a_checkpoint_is_one_line(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    wider = settings["moe_intermediate_size"] + 8
+    (folder / "config.json").write_text(json.dumps(settings | {"moe_intermediate_size": wider}))
+    with pytest.raises(CheckpointError, match="can't be opened") as refused:
+        open_backbone(folder)
+    assert "\n" not in str(refused.value)
 
 
 def test_an_outline_has_names_and_sizes_but_no_numbers(folder: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ from transformers import (
 )
 
 from deeptalk.backbone.cache_argument import cache_argument
-from deeptalk.backbone.checkpoint import check_dtype, find_checkpoint, read_settings, stored_tensors
+from deeptalk.backbone.checkpoint import (
+    check_dtype,
+    check_room,
+    find_checkpoint,
+    read_settings,
+    stored_tensors,
+)
 from deeptalk.backbone.families import check_family, find_moe_layers
 from deeptalk.backbone.few_tokens import FEW_TOKENS
 from deeptalk.backbone.router import RouterHook, RouterMask, RouterOutput, RoutingCall, RoutingScope
@@ -255,7 +262,9 @@ def _load(source: str | Path, *, dtype: torch.dtype, attention: str | None, expe
     folder = find_checkpoint(source)
     settings = read_settings(folder)
     config = config_from_dict(settings)
-    check_dtype(folder, settings, stored_tensors(folder))
+    stored = stored_tensors(folder)
+    check_dtype(folder, settings, stored)
+    check_room(folder, sum(prod(tensor.shape) for tensor in stored.values()) * dtype.itemsize)
     options = model_options(config, dtype=dtype, attention=attention, experts=experts)
     is_packed = bool(settings.get("quantization_config"))
     if is_packed:
@@ -271,7 +280,7 @@ def _load(source: str | Path, *, dtype: torch.dtype, attention: str | None, expe
             **options,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} can't be opened: {error}") from error
+        raise CheckpointError(f"{folder} can't be opened: {' '.join(str(error).split())}") from error
     model, report = opened
     missing = sorted(report["missing_keys"])
     if missing:

@@ -1,6 +1,7 @@
 """Find a checkpoint, in a folder or on the hub, and refuse what can't be used before any tensor is read."""
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -177,6 +178,24 @@ def check_dtype(folder: Path, settings: Mapping[str, Any], stored: Mapping[str, 
     raise CheckpointError(
         f"{folder} stores its weights {what}, which can't be trained; give a copy in bf16, fp16 or fp32."
     )
+
+
+def check_room(folder: Path, num_bytes: int) -> None:
+    """Refuse weights that main memory can't hold, once for each process that was launched here.
+
+    Raises:
+        CheckpointError: they take more than there is.
+    """
+    import psutil  # comes with accelerate
+
+    number = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    there = psutil.virtual_memory().total
+    if number * num_bytes > there:
+        each = f", {num_bytes / 2**30:,.1f} for each of {number} processes" if number > 1 else ""
+        raise CheckpointError(
+            f"{folder} takes {number * num_bytes / 2**30:,.1f} GiB of main memory{each}; this machine has "
+            f"{there / 2**30:,.1f}."
+        )
 
 
 def check_tokenizer(folder: Path, config: PreTrainedConfig) -> int:

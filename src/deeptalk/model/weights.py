@@ -10,6 +10,7 @@ from torch import nn
 
 from deeptalk.backbone import Backbone, open_backbone
 from deeptalk.backbone.banks import fused_state_dict, load_fused_state_dict
+from deeptalk.backbone.checkpoint import check_room
 from deeptalk.backbone.extra import is_extra_name
 from deeptalk.backbone.stock import quiet, save_stock, stock_hash
 from deeptalk.errors import CheckpointError, ConfigError
@@ -67,6 +68,7 @@ def load(
     expected, shared = _stored_tensors(outline)
     stock, delta = _parted(expected)
     check_tensors(folder, expected=delta if config.is_lossless else expected)
+    check_room(folder, sum(tensor.numel() for tensor in expected.values()) * dtype.itemsize)
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are all replaced
         backbone = _open_stock(folder, settings, stock, dtype) if config.is_lossless else None
         model = DeepTalk(config, backbone=backbone, tokenizer=tokenizer)
