@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: talk serve test test-clients test-page screenshots bench-serving soak soak-turns fuzz test-large kills harness-parity check fix reproduce synthesisers clean
+.PHONY: talk serve test test-clients test-page screenshots bench-serving soak soak-turns leaving fuzz fuzz-bytes fresh test-large kills harness-parity check fix reproduce synthesisers clean
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -53,6 +53,18 @@ soak-turns: .venv/ready
 # Whatever clients send: so many sequences of events, requests and files, drawn anew each time.
 fuzz: .venv/ready
 	FUZZ_EXAMPLES=$(or $(EXAMPLES),10000) $(BIN)/pytest tests/serving/test_fuzz.py
+
+# Each parser of bytes is given something new, for so many minutes.
+fuzz-bytes: .venv/ready
+	FUZZ_MINUTES=$(or $(MINUTES),10) $(BIN)/pytest tests/serving/test_fuzz.py -k of_any
+
+# So many clients leave in the middle of an answer, in every way, and nothing of them is left.
+leaving: .venv/ready
+	$(BIN)/python tests/serving/leaving.py $(or $(COUNT),500)
+
+# From nothing to a conversation, without a network after the installation: talk, train tiny, save, load, serve, ask.
+fresh: .venv/ready
+	TORCH=$(TORCH) TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python tests/fresh.py
 
 # Training divided among processes; DeepSpeed and torchao stand in an environment beside .venv, whose packages it sees.
 test-large: build/large/ready
