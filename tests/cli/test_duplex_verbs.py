@@ -148,6 +148,8 @@ def test_there_and_back(bench, model_folder, tmp_path):
     score = ("score-duplex", out, "--task", "turn_taking", "--timing")
     values = json.loads(run(*score, "--json").stdout)
     assert (values["take_over"]["total"], values["num_missing"], values["detector"]) == (2, 0, "energy")
+    assert values["about"]["run"] == json.loads((out / "run.json").read_text())
+    assert (values["data"], values["relevance"]) == (values["about"]["run"]["samples"], None)
     written = json.loads((out / "1" / "latency_intervals.json").read_text())
     assert set(written) == {"latency_stop_list", "latency_resp_list"}
     assert values["stop_latency"]["total"] == 2

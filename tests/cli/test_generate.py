@@ -48,9 +48,11 @@ def test_spoken_questions_are_answered_in_speech_and_scored(questions, model_fol
     silent = [line["id"] for line in lines if line["audio"] is None]
     assert (told["num_items"], told["num_missing"]) == (3, len(silent))
     assert told["num_runaway"] == sum(line["finish_reason"] == "length" for line in lines)
-    assert told["recogniser"]["name"] == "model"
+    assert (told["recogniser"]["name"], told["recogniser"]["language"]) == ("model", None)
     assert told["recogniser"]["hash"] == told["settings"]["model"]
     assert (told["settings"]["mode"], told["settings"]["limits"]["max_frames"]) == ("speaker:rms", 3)
+    assert told["settings"].items() >= {"rows": "T S", "template": "chat", "batch_size": 16}.items()
+    assert told["settings"].items() >= {"decoding": "greedy", "seed": None, "stage": "none"}.items()
     assert json.loads((out / "run.json").read_text()) == told["settings"]
     for line in lines:
         assert (line["transcript"] is None) == (line["audio"] is None)
@@ -75,6 +77,16 @@ def test_written_questions_are_answered_in_text(questions, model_folder, tmp_pat
     assert [line["audio"] for line in lines_of(tmp_path / "run" / "answers.jsonl")] == [None, None]
     other = run(*given, "--to", "text", code=2).stderr
     assert "holds a run of another model or of other settings" in other
+
+
+def test_answers_may_be_drawn_as_the_authors_code_does(questions, model_folder, tmp_path):
+    given = ("answer", questions, "--model", model_folder, *SPOKEN, "--limit", 2, "--allow-missing", "--json")
+    told = json.loads(run(*given, "--out", tmp_path / "a", "--released", "--seed", 3).stdout)["settings"]
+    assert told["decoding"] == {"temperature": 1.0, "top_k": 10, "released": True}
+    assert told["seed"] == 3
+    run(*given, "--out", tmp_path / "b", "--released", "--seed", 3)
+    lines = [(tmp_path / name / "answers.jsonl").read_bytes() for name in "ab"]
+    assert lines[0] == lines[1]
 
 
 def test_recordings_are_transcribed_and_scored(model_folder, tmp_path, tone):
@@ -137,7 +149,7 @@ def test_a_list_is_said_in_its_very_words(model_folder, tmp_path):
     assert said(tmp_path / "forced") == texts
     assert forced["settings"]["text"] == "forced"
     own = json.loads(run(*given, "--out", tmp_path / "own", "--json").stdout)
-    assert "text" not in own["settings"]
+    assert own["settings"]["text"] is None
     assert said(tmp_path / "own") != texts
     assert "other settings" in run(*given, "--out", tmp_path / "own", "--forced", code=2).stderr
 
@@ -148,6 +160,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(questions, model_folder, t
         (("answer", bare), "question 'a' has no recording; ask with --from text"),
         (("answer", bare, "--from", "text"), "question 'a' has no text; ask with --from speech"),
         (("answer", questions, "--voice", "bob"), "'bob'"),
+        (("answer", questions, "--released", "--top-k", 5), "leave out --temperature and --top-k"),
         (("answer", questions, "--to", "text", "--recogniser", "model"), "there are none with --to text"),
         (("answer", questions, "--to", "text", "--voice", "rms"), "there are none with --to text"),
         (("answer", questions, "--recogniser", "whisper"), "needs --whisper DIR"),

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from deeptalk.cli import app
 from deeptalk.cli.latency import served_figures
+from deeptalk.evaluation.benchmarks import report_schema
 
 HEARD = {"viability": 1.0, "underruns_per_minute": 0.0}
 
@@ -39,7 +40,10 @@ def test_the_engine_is_measured_and_stands_beside_the_paper(model_folder, tone, 
         split = told["engine"]["split_ms"]
         assert sum(part["mean"] for part in split.values()) == pytest.approx(first["mean"])
     assert (first["n"], told["served"], told["valid"]) == (2, [], True)
-    assert told["about"]["dtype"] == "float32"
+    assert (told["about"]["dtype"], told["about"]["batch_size"], told["kind"]) == ("float32", 1, "latency")
+    assert told["about"].keys() >= report_schema.OF_MODEL.keys()
+    assert told["about"]["device"]
+    report_schema.check_report(told, report_schema.LATENCY)
     assert "loading the model" in told["excluded"]
     assert str(tmp_path) not in out.read_text()
 

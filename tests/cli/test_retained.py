@@ -12,7 +12,7 @@ import deeptalk
 from deeptalk.backbone.stock import stock_hash
 from deeptalk.cli import app
 from deeptalk.errors import ConfigError
-from deeptalk.evaluation.benchmarks import lm_harness
+from deeptalk.evaluation.benchmarks import lm_harness, report_schema
 from deeptalk.evaluation.pocket import ItemResult, PocketEvaluation
 
 
@@ -75,12 +75,16 @@ def test_the_drop_of_every_category(questions, backbone, model_folder, told_apar
     assert total["mean_of_task_drops"] == pytest.approx(-(100 / 3 + 50) / 2)
     assert (total["num_tasks"], total["engine"]["scorer"], total["limit"]) == (2, "own", None)
     assert total["about"]["model"] != total["backbone"]
+    assert total["about"].keys() == report_schema.OF_MODEL.keys()
+    assert (total["about"]["rows"], total["about"]["batch_size"], total["about"]["seed"]) == ("T", 16, None)
+    assert (total["num_runaway"], total["num_missing"]) == ({"model": 0, "backbone": 0}, 0)
     assert json.loads(run(*given, "--json").stdout.splitlines()[-1])["backbone"] == total["backbone"]
     ours, bare = (run.loaded.model.backbone.lm_head.weight for run in told_apart[:2])
     assert torch.equal(ours, -bare)
     written = json.loads(out.read_text())
     assert written["tasks"][0]["items"] == {"model": [1, 1, 0, 0], "backbone": [1, 1, 1, 0]}
     assert {name: written[name] for name in total} == total
+    report_schema.check_report(written, report_schema.TEXT_DROP)
     assert str(tmp_path) not in out.read_text()
     assert total["points"] == pytest.approx(-(25 + 50) / 2)
     run(*given, "--max-text-drop", 37.5)
@@ -143,7 +147,7 @@ def test_the_harness_keeps_answers_by_model_and_length(backbone, model_folder, t
     assert not any(chats)
     for options, template in (((), "raw"), (("--chat",), "chat")):
         total = json.loads(run(*given, *options, "--json").stdout.splitlines()[-1])
-        assert total["engine"]["template"] == template
+        assert total["engine"]["template"] == total["about"]["template"] == template
         assert len(total["engine"]["template_hash"]) == 16
     assert chats[-2:] == [True, True]
 

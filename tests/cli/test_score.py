@@ -168,19 +168,21 @@ def test_runs_that_drew_otherwise_have_a_mean_and_a_range(questions, tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         answers = answered(folder / "answers.jsonl", a=a, b="21", c="no")
-        (folder / "run.json").write_text(json.dumps({"model": "m", "decoding": "greedy"} | settings))
+        (folder / "run.json").write_text(
+            json.dumps({"model": "m", "decoding": "greedy", "seed": None} | settings)
+        )
         run("score-answers", questions, answers, "--out", folder / "scores.json")
         return folder / "scores.json"
 
     right = ("Paris", "Rome", "Paris", "Oslo")
-    drawn = [scored(f"s{n}", a, decoding=decoding | {"seed": n}) for n, a in enumerate(right)]
+    drawn = [scored(f"s{n}", a, decoding=decoding, seed=n, git=str(n)) for n, a in enumerate(right)]
     contain, _ = (json.loads(line) for line in run("repeated", *drawn, "--json").stdout.splitlines())
     assert (contain["name"], contain["seeds"]) == ("contain-words", [0, 1, 2, 3])
     assert contain["mean"] == pytest.approx(50.0)
     assert (contain["lowest"], contain["highest"]) == (pytest.approx(100 / 3), pytest.approx(200 / 3))
     assert "of 4 runs, seeds 0, 1, 2, 3" in run("repeated", *drawn).stdout
-    other = scored("other", "x", decoding=decoding | {"seed": 7}, model="n")
-    again = scored("again", "x", decoding=decoding | {"seed": 0})
+    other = scored("other", "x", decoding=decoding, seed=7, model="n")
+    again = scored("again", "x", decoding=decoding, seed=0)
     greedy = scored("greedy", "x")
     for given, complaint in (
         (drawn[:2], "needs 3 runs of different seeds at least, got 2"),

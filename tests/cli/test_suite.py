@@ -36,7 +36,7 @@ def data(tmp_path: Path, tone) -> Path:
     )
     records = [{"id": i, "audio": f"{i}.wav", "text": "a b"} for i in "abc"]
     write_lines(folder / "librispeech_clean.jsonl", *records)
-    (folder / "seedtts_en.lst").write_text("u1|one two\nu2|three\n")
+    (folder / "seedtts_en.lst").write_text("u1|x|x.wav|one two|a.wav\nu2|x|x.wav|three|b.wav\n")
     return folder
 
 
@@ -114,6 +114,8 @@ def test_paper_ours_and_difference(asked, tmp_path):
         assert "data:audio/mpeg" in page
     assert told["extra"]["librispeech_clean"]["rtfx"] > 0
     assert "llama_questions/speech" in told["extra"]
+    assert told["extra"]["seedtts_en/codec"]["total"] == 2
+    assert json.loads((out / "seedtts_en" / "codec" / "run.json").read_text())["mode"] == "recoded"
     assert str(tmp_path) not in (out / "report.json").read_text() + (out / "items.jsonl").read_text()
     again = json.loads(run(*asked, "--json", "--allow-missing").stdout)
     assert again == told

@@ -59,7 +59,7 @@ def test_errors_against_the_list_and_against_the_models_own_text(texts, spoken, 
     out = tmp_path / "new" / "scores.json"
     failed = run(*given, "--json", "--out", out, code=1)
     (complaint,) = failed.stderr.splitlines()
-    assert complaint.startswith("1 of 3 items have no transcript, first 'c'")
+    assert complaint.startswith("1 of 3 items are missing")
     told = json.loads(failed.stdout)
     scores = told["scores"]
     assert scores["target/utterances"]["value"] == pytest.approx(100 * (1 / 3 + 1 / 3 + 1) / 3)
@@ -69,20 +69,36 @@ def test_errors_against_the_list_and_against_the_models_own_text(texts, spoken, 
     assert (scores["coverage"]["count"], scores["coverage"]["total"]) == (2, 3)
     assert (told["kind"], told["num_items"], told["num_missing"]) == ("tts", 3, 1)
     assert told["data"] == digest_of(texts)
-    assert told["normalizer"]["name"] == "seedtts-en"
+    assert told["rules"]["target/utterances"].startswith("seedtts-en 2")
     assert (told["about"]["run"]["mode"], told["about"]["num_runaway"]) == ("speaker:rms", 1)
-    assert (told["speaker_model"], told["quality_model"]) == (None, None)
+    assert (told["about"]["row"], told["errors"]["units"]) == ("S", 9)
     written = json.loads(out.read_text())
     items = written.pop("items")
     assert written == told
-    assert items[2] == {"id": "c", "errors": 3, "units": 3, "missing": True}
+    assert (items[2]["id"], items[2]["given"], items[2]["reason"]) == ("c", None, "missing")
+    assert items[2]["parts"].items() >= {"target/corpus": [3.0, 3.0], "self/corpus": [0.0, 0.0]}.items()
+    assert [item["parts"]["coverage"] for item in items] == [[1.0, 1.0], [1.0, 1.0], [0.0, 1.0]]
     assert str(tmp_path) not in out.read_text()
     allowed = run(*given, "--json", "--allow-missing")
     assert json.loads(allowed.stdout) == told
     assert allowed.stderr == ""
     shown = run(*given, "--allow-missing").stdout
     assert "target/utterances" in shown
-    assert "sound of 2/3" in shown
+    assert "2 of 3" in shown
+
+
+def test_two_models_that_read_a_list_are_compared_item_by_item(texts, spoken, tmp_path):
+    given = ("score-speech", texts, spoken, "--normalizer", "seedtts-en", "--allow-missing", "--out")
+    run(*given, tmp_path / "left.json")
+    (spoken / "answers.jsonl").write_text(
+        "".join(json.dumps(line(name, "one two three", "one two three")) + "\n" for name in "abc")
+    )
+    run(*given, tmp_path / "right.json")
+    lines = run("compare", tmp_path / "left.json", tmp_path / "right.json", "--json").stdout.splitlines()
+    by_name = {told["name"]: told for told in map(json.loads, lines)}
+    assert by_name["target/corpus"]["difference"] == pytest.approx(-100 * 5 / 9)
+    assert by_name["self/corpus"]["difference"] == pytest.approx(-100 / 6)
+    assert by_name["coverage"]["difference"] == 0
 
 
 def test_recordings_go_through_the_codec_and_are_scored(texts, model_folder, tmp_path):
@@ -107,7 +123,8 @@ def test_recordings_go_through_the_codec_and_are_scored(texts, model_folder, tmp
     assert report["scores"]["text/corpus"]["count"] == 0  # a recording's text row is the list's
     natural = ("recode", texts, "--natural", "--out", tmp_path / "natural", "--model", model_folder, "--json")
     untouched = json.loads(run(*natural, "--limit", 2).stdout)
-    assert untouched["settings"] == {"mode": "natural", "codec": None}
+    assert (untouched["settings"]["mode"], untouched["settings"]["codec"]) == ("natural", None)
+    assert (untouched["settings"]["model"], untouched["settings"]["from"]) == (None, "speech")
     kept, _ = soundfile.read(tmp_path / "natural" / "audio" / "a.wav")
     recoded, _ = soundfile.read(out / "audio" / "a.wav")
     assert kept.shape == recoded.shape

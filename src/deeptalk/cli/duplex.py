@@ -35,7 +35,6 @@ def converse(
     """
     import shutil
     import sys
-    from hashlib import sha256
 
     from deeptalk.audio import load_waveform, save_waveform
     from deeptalk.cli.evaluation import about_model, check_place
@@ -44,10 +43,15 @@ def converse(
     from deeptalk.cli.output import console, print_json
     from deeptalk.cli.progress import bars
     from deeptalk.errors import AudioError, ConfigError
-    from deeptalk.evaluation.benchmarks.duplex import OUTPUT, TIMING, sample_folders, write_words
+    from deeptalk.evaluation.benchmarks.duplex import (
+        OUTPUT,
+        TIMING,
+        sample_folders,
+        samples_digest,
+        write_words,
+    )
     from deeptalk.evaluation.benchmarks.generation import claim_folder
     from deeptalk.evaluation.benchmarks.records import SETTINGS
-    from deeptalk.files import digest_of
     from deeptalk.model.weights import model_folder
     from deeptalk.serving.detector import TurnDetector
     from deeptalk.serving.settings import TurnDetection
@@ -59,9 +63,16 @@ def converse(
     check_place(out / SETTINGS)
     loaded = open_model(model)
     opened = loaded.conversation(voice=voice)
-    about = about_model(loaded, model_folder(model)) | {"voice": voice or loaded.voices[0], "words": "even"}
-    inputs = sha256("".join(f"{path.name} {digest_of(path / 'input.wav')} " for path in sources).encode())
-    about |= {"silence_ms": TurnDetection().silence_duration_ms, "samples": inputs.hexdigest()[:16]}
+    about = about_model(loaded, model_folder(model)) | {
+        "batch_size": 1,
+        "template": "chat",
+        "rows": "T S",
+        "decoding": "greedy",
+        "voice": voice or loaded.voices[0],
+        "words": "even",
+        "silence_ms": TurnDetection().silence_duration_ms,
+        "samples": samples_digest(sources),
+    }
     claim_folder(out / SETTINGS, about)
     longest = longest_clip_seconds(loaded.model)
     failed: dict[str, str] = {}
@@ -132,12 +143,13 @@ def score_duplex(
 
     from deeptalk.cli.evaluation import write_json
     from deeptalk.cli.half_duplex import speech_intervals
-    from deeptalk.cli.output import console, print_json
+    from deeptalk.cli.output import console, finite, print_json
     from deeptalk.errors import ConfigError
     from deeptalk.evaluation.benchmarks.duplex import (
         TIMING,
         read_samples,
         sample_folders,
+        samples_digest,
         score_samples,
         timing,
         timing_scores,
@@ -149,16 +161,23 @@ def score_duplex(
         rating_score,
         read_interrupted,
     )
+    from deeptalk.evaluation.benchmarks.report_schema import DUPLEX, check_report
+    from deeptalk.evaluation.benchmarks.scoring import about_folder
 
     judge = open_judge(judge_url, judge_model, None, judge_replies, judge_key)
     if judge is not None and task != "interruption":
         raise ConfigError("a judge rates the replies to interruptions; give it with --task interruption.")
     report = score_samples(read_samples(folder, task), task, seed=seed)
     scores = [report.take_over, *([] if report.latency is None else [report.latency])]
-    values: dict[str, Any] = report.to_dict()
+    folders = sample_folders(folder)
+    values: dict[str, Any] = report.to_dict() | {
+        "data": samples_digest(folders),
+        "about": about_folder(folder),
+        **dict.fromkeys(("stop_latency", "response_latency", "relevance", "detector")),
+    }
     if has_timing:
         timings = []
-        for path in sample_folders(folder):
+        for path in folders:
             reply = path / "output.wav"
             said = speech_intervals(reply) if reply.is_file() else []
             timings.append(timing(speech_intervals(path / "input.wav"), said))
@@ -178,6 +197,7 @@ def score_duplex(
             "judge": f"{judge.settings.model}, prompt {PROMPT_HASH}",
             "num_unjudged": num_unjudged,
         }
+    check_report(finite(values), DUPLEX)
     if json:
         print_json(values)
     else:

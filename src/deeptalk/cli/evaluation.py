@@ -20,6 +20,9 @@ from deeptalk.data.domain.refusals import REFUSAL
 from deeptalk.decoding import LoadedModel
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.evaluation.benchmarks.intervals import Ratios, paired_bootstrap
+from deeptalk.evaluation.benchmarks.machine import device_name, git_hash
+from deeptalk.evaluation.benchmarks.records import claimed
+from deeptalk.evaluation.benchmarks.report_schema import RESULTS, check_report
 from deeptalk.evaluation.benchmarks.text_model import text_backbone
 from deeptalk.evaluation.metrics import Score
 from deeptalk.evaluation.pocket import (
@@ -83,15 +86,20 @@ def evaluate_pocket(
     bare = None if backbone is None else text_backbone(loaded, backbone)
     if bare is not None and not is_other:
         _check_noted(figure, model_hash(bare.model))
+    run = PocketEvaluation(loaded, asked, voice=voice, limit=limit)
     about = about_model(loaded, model_folder(model)) | {
+        "batch_size": run.respondent.batch_size,
+        "template": "chat",
+        "rows": "T S",
+        "decoding": "greedy",
+        "limits": dataclasses.asdict(run.respondent.options.limits),
         "questions": _digest(asked),
         "voice": voice,
         "limit": limit,
         "judges": _about_judges(judges),
     }
-    kept_parts = kept and PocketProgress(kept, about | {"fsdd": fsdd and _names_of(fsdd)})
+    kept_parts = kept and PocketProgress(kept, claimed(about) | {"fsdd": fsdd and _names_of(fsdd)})
     with bars() as show:
-        run = PocketEvaluation(loaded, asked, voice=voice, limit=limit)
         report = run.run(
             judges=judges,
             fsdd=fsdd,
@@ -106,8 +114,12 @@ def evaluate_pocket(
     _add_floor(report, judges, asked, voice=voice, limit=limit)
     if out is not None:
         items = [dataclasses.asdict(item) for item in report.items]
-        about |= {"backbone": noted and noted["backbone"]}
-        write_json(out, report.to_dict() | {"about": about, "items": items})
+        about |= {"backbone": None, "backbone_score": None}
+        if noted is not None:
+            about |= {"backbone": noted["backbone"], "backbone_score": noted["scores"][_MEAN]}
+        results = finite(report.to_dict() | {"about": about, "items": items})
+        check_report(results, RESULTS)
+        write_json(out, results)
     return report
 
 
@@ -175,29 +187,46 @@ def _check_noted(figure: Path, given: str) -> None:
 
 
 def about_model(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
-    """What tells a model from others, for a report: no path, since reports travel."""
+    """What tells a model from others and what computes, for a report: no path, since reports travel.
+
+    The fields of `OF_MODEL`; those of how it is asked are null, for the caller to fill.
+    """
     config = loaded.model.config
     experts = None if config.audio_experts is None else [list(layer) for layer in config.audio_experts]
     return {
+        "name": folder.resolve().name,
         "model": model_hash(loaded.model),
-        "stage": _stage_of(folder),
+        **_origin(folder, is_lossless=config.extra_experts is not None),
         "fusion": config.fusion,
         "routing": " ".join(f"{kind}:{bank}" for kind, bank in sorted(config.routing.items())),
         "partition": experts and sha256(json.dumps(experts).encode()).hexdigest()[:16],
         "adapter_stride": config.adapter.stride,
         "codec": digest_of(folder / "codec" / "model.safetensors"),
-        "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
         "deeptalk": version("deeptalk"),
+        "git": git_hash(),
+        "device": device_name(loaded.model.device),
+        "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
+        "batch_size": None,
+        "template": None,
+        "template_hash": loaded.engine.layout.template.digest,
+        **dict.fromkeys(("rows", "decoding", "seed", "limits")),
     }
 
 
-def _stage_of(folder: Path) -> str | None:
-    """The recipe that a folder's weights were trained by; None where it does not tell."""
+def _origin(folder: Path, *, is_lossless: bool) -> dict[str, Any]:
+    """Of a folder's weights their last stage, what it moved, and the preset; None for what is not told."""
     try:
-        recipe = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["recipe"]
-        return str(recipe["name"] if isinstance(recipe, dict) else recipe)
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
+        noted = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        recipe, preset = noted.get("recipe"), noted.get("preset")
+    except (OSError, ValueError, AttributeError):
+        recipe = preset = None
+    told = recipe if isinstance(recipe, dict) else {"name": recipe}
+    stage, trains = told.get("name"), told.get("trains")
+    return {
+        "stage": stage and str(stage),
+        "preset": "lossless" if is_lossless else preset and str(preset),
+        "trains": trains if isinstance(trains, list) else None,
+    }
 
 
 def _names_of(folder: Path) -> str:

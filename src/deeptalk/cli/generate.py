@@ -13,7 +13,8 @@ from deeptalk.cli.pairs import Listener
 from deeptalk.cli.score import AllowMissing, AnswerColumn, Layout, QuestionSet
 
 if TYPE_CHECKING:
-    from deeptalk.decoding import LoadedModel
+    from deeptalk.decoding import DecodingOptions, LoadedModel
+    from deeptalk.decoding.answer import Limits
     from deeptalk.evaluation.benchmarks.generation import Ask, Given
 
 
@@ -67,6 +68,12 @@ def answer(
     temperature: Temperature = 0.0,
     top_k: TopK = 0,
     seed: Seed = 0,
+    released: Annotated[
+        bool,
+        typer.Option(
+            "--released", help="Draw and end answers as the authors' code does (docs/benchmarks.md)."
+        ),
+    ] = False,
     recogniser: Recogniser = None,
     whisper: Whisper = None,
     language: Language = None,
@@ -78,11 +85,17 @@ def answer(
 ) -> None:
     """Let a model answer a set of questions; `eval score-answers` scores DIR/answers.jsonl.
 
-    Greedily unless --temperature is given, in batches. A question that can't be heard has no answer, and
-    counts as wrong.
+    Greedily unless --temperature or --released is given, in batches. A question that can't be heard has no
+    answer, and counts as wrong.
     """
+    from deeptalk.errors import ConfigError
     from deeptalk.evaluation.benchmarks.question_sets import read_questions
 
+    if released and (temperature or top_k):
+        raise ConfigError("--released draws as the authors' code does; leave out --temperature and --top-k.")
+    drawing = Drawing(temperature=temperature, top_k=top_k, seed=seed)
+    if released:
+        drawing = Drawing(temperature=1.0, top_k=10, seed=seed, is_released=True)
     items = read_questions(questions, layout=layout, answer_column=answer_column)
     asks = asks_of(items, questions, asked)
     work = Work(
@@ -91,7 +104,7 @@ def answer(
         devices=devices,
         mode="speaker" if given is Form.SPEECH else "text",
         voice=voice,
-        drawing=Drawing(temperature=temperature, top_k=top_k, seed=seed),
+        drawing=drawing,
         recogniser=recogniser,
         whisper=whisper,
         language=language,
@@ -171,11 +184,31 @@ def say(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawing:
-    """How codes of speech are drawn; greedily at temperature 0."""
+    """How codes of speech are drawn; greedily at temperature 0.
+
+    ``is_released``: any stream ends speech, and with it the text, each of whose tokens is penalised as often
+    as it has come, as in the authors' code.
+    """
 
     temperature: float = 0.0
     top_k: int = 0
     seed: int = 0
+    is_released: bool = False
+
+    def options(self, limits: "Limits") -> "DecodingOptions":
+        """What the engine is told."""
+        from deeptalk.decoding import DecodingOptions, Sampling
+
+        text = Sampling(repetition_penalty=1.2, penalty="occurrence") if self.is_released else Sampling()
+        codec = Sampling(temperature=self.temperature, top_k=self.top_k)
+        return DecodingOptions(text=text, codec=codec, limits=limits, released=self.is_released)
+
+    def told(self) -> dict[str, Any]:
+        """For the record of a run."""
+        if not self.temperature:
+            return {"decoding": "greedy", "seed": None}
+        decoding = {"temperature": self.temperature, "top_k": self.top_k, "released": self.is_released}
+        return {"decoding": decoding, "seed": self.seed}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -184,7 +217,7 @@ class Ran:
 
     given: "tuple[Given, ...]"
     settings: dict[str, Any]
-    heard_by: dict[str, str] | None
+    heard_by: dict[str, str | None] | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -258,7 +291,7 @@ class Work:
         if found is None:
             print(f"interrupted; the same command goes on with {self.out}", file=sys.stderr)
             raise typer.Exit(130)
-        heard_by = None if listener is None else {"name": listener.name, "hash": listener.hash}
+        heard_by = listener and {"name": listener.name, "hash": listener.hash, "language": self.language}
         if heard_by is not None:
             write_json(self.out / RECOGNISER, heard_by)
         return Ran(given=found, settings=settings, heard_by=heard_by)
@@ -267,12 +300,16 @@ class Work:
         """What the model does, and all that decides an answer but its question, for the record."""
         from dataclasses import asdict
 
+        import torch
+
         from deeptalk.cli.evaluation import about_model
         from deeptalk.cli.opening import longest_clip_seconds
         from deeptalk.cli.transcribe import LONGEST_SECONDS
-        from deeptalk.decoding import DecodingOptions, Sampling
         from deeptalk.decoding.answer import Limits
         from deeptalk.errors import ConfigError
+        from deeptalk.evaluation.benchmarks.generation import BATCH_SIZE
+        from deeptalk.evaluation.benchmarks.machine import device_name
+        from deeptalk.evaluation.benchmarks.report_schema import RUN, check_report
         from deeptalk.evaluation.benchmarks.workers import Plan
         from deeptalk.model.weights import model_folder
 
@@ -285,25 +322,27 @@ class Work:
                 )
             mode = f"speaker:{voice}"
         most = Limits(max_text_tokens=self.max_text_tokens, max_frames=self.max_frames or Limits().max_frames)
-        drawn = Sampling(temperature=self.drawing.temperature, top_k=self.drawing.top_k)
         plan = Plan(
             model=self.model,
             mode=mode,
             longest_seconds=min(LONGEST_SECONDS, longest_clip_seconds(loaded.model)),
-            options=DecodingOptions(codec=drawn, limits=most),
+            options=self.drawing.options(most),
             seed=self.drawing.seed,
         )
-        settings = (
-            about_model(loaded, model_folder(self.model))
-            | {
-                "mode": mode,
-                "from": "text" if all(ask.audio is None for ask in asks) else "speech",
-                "decoding": "greedy" if drawn.is_greedy else asdict(self.drawing),
-                "limits": asdict(most),
-                "longest_seconds": plan.longest_seconds,
-            }
-            | ({"text": "forced"} if self.is_forced else {})
-        )
+        names = sorted({device_name(torch.device(name)) for name in self.devices or ["cpu"]})
+        settings = about_model(loaded, model_folder(self.model)) | {
+            "device": ", ".join(names),
+            "batch_size": BATCH_SIZE,
+            "template": "chat",
+            "rows": "T S" if self.is_spoken else "T",
+            **self.drawing.told(),
+            "limits": asdict(most),
+            "mode": mode,
+            "from": "text" if all(ask.audio is None for ask in asks) else "speech",
+            "text": "forced" if self.is_forced else None,
+            "longest_seconds": plan.longest_seconds,
+        }
+        check_report(settings, RUN)
         return plan, settings
 
 
@@ -358,7 +397,7 @@ def tell_run(
     path: Path,
     given: "Sequence[Given]",
     settings: dict[str, Any],
-    heard_by: dict[str, str] | None,
+    heard_by: dict[str, str | None] | None,
     *,
     is_spoken: bool,
     allow_missing: bool,

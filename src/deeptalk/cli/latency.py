@@ -58,6 +58,7 @@ def latency(
     from deeptalk.cli.idle import MOST_BUSY, busy_cores
     from deeptalk.cli.output import finite, print_json
     from deeptalk.cli.progress import bars
+    from deeptalk.evaluation.benchmarks.report_schema import LATENCY, check_report
 
     if out is not None:
         check_place(out)
@@ -80,6 +81,7 @@ def latency(
     busy.append(busy_cores())
     is_valid = all(cores is None or cores <= MOST_BUSY for cores in busy)
     figures |= {"busy_cores": busy, "valid": is_valid}
+    check_report(finite(figures), LATENCY)
     if out is not None:
         write_json(out, figures)
     if json:
@@ -108,6 +110,10 @@ def measure(
     progress: Callable[..., None],
 ) -> dict[str, Any]:
     """All figures, with what they are of and what is in them."""
+    from dataclasses import asdict
+
+    import torch
+
     from deeptalk.cli.evaluation import about_model
     from deeptalk.cli.opening import open_model
     from deeptalk.decoding import DecodingOptions
@@ -145,14 +151,19 @@ def measure(
     )
     settings = loaded.model.encoder.settings
     return {
-        "suite": "latency",
+        "kind": "latency",
         "about": about_model(loaded, model_folder(model))
-        | _machine(loaded)
         | {
+            "batch_size": 1,
+            "template": "chat",
+            "rows": "T S",
+            "decoding": "greedy",
+            "limits": asdict(options.limits),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
             "encoder_mode": settings.mode,
             "frames_of_first_chunk": 1,
             "frames_of_a_chunk": frames,
-            "max_frames": max_frames,
             "turns": turns,
             "graphs": False,
         },
@@ -203,6 +214,7 @@ def _serve(
     """What the clients of a server wait for: each number of sessions, then turns that the server finds."""
     import asyncio
     from contextlib import nullcontext
+    from math import ceil
 
     from deeptalk.cli.served import served
     from deeptalk.errors import ConfigError
@@ -227,7 +239,7 @@ def _serve(
                         asked,
                         count=count,
                         kind=kind,
-                        turns=max(1, turns // count),
+                        turns=ceil(turns / count),
                         key=key,
                         is_hurried=is_hurried,
                     )
@@ -335,29 +347,6 @@ def _clock(loaded: "LoadedModel") -> Callable[[], float]:
         return time.perf_counter()
 
     return now
-
-
-def _machine(loaded: "LoadedModel") -> dict[str, Any]:
-    """What computes."""
-    import platform
-
-    import torch
-
-    device = loaded.model.device
-    name = platform.processor() or platform.machine()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        try:
-            lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-            name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-        except (OSError, StopIteration):
-            pass
-    return {
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
 
 
 def _show(figures: dict[str, Any]) -> None:

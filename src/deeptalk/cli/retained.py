@@ -90,9 +90,11 @@ def text(
     """
     from deeptalk.cli.evaluation import about_model, check_place, is_own_backbone, write_json
     from deeptalk.cli.opening import open_model
-    from deeptalk.cli.output import console, print_json
+    from deeptalk.cli.output import console, finite, print_json
     from deeptalk.cli.progress import bars
     from deeptalk.errors import ConfigError
+    from deeptalk.evaluation.benchmarks.machine import git_hash
+    from deeptalk.evaluation.benchmarks.report_schema import TEXT_DROP, check_report
     from deeptalk.evaluation.benchmarks.retention import mean_drop, retained
     from deeptalk.evaluation.benchmarks.text_model import text_backbone
     from deeptalk.model.identity import model_hash
@@ -108,38 +110,44 @@ def text(
     if out is not None:
         check_place(out)
     if tasks:
-        engine, ask = _harness(
+        engine, asked, ask = _harness(
             tasks, task_folder, limit, batch_size, max_length, cache, runs_code=runs_code, is_chat=chat
         )
     else:
-        engine, ask = _own(questions, limit)
+        engine, asked, ask = _own(questions, limit)
     is_own = is_own_backbone(model_folder(model), baseline, is_other=other_backbone)
     loaded = open_model(model)
     bare = text_backbone(loaded, baseline)
-    scores = []
+    scores, cut = [], []
     with bars() as show:
         for number, (name, one) in enumerate({"model": loaded, "backbone": bare}.items()):
             show("models", number, 2, name)
-            scores.append(ask(one, lambda done, total, name=name: show(f"texts, {name}", done, total)))
+            of_one, num_cut = ask(one, lambda done, total, name=name: show(f"texts, {name}", done, total))
+            scores.append(of_one)
+            cut.append(num_cut)
         show("models", 2, 2)
     found = retained(*scores, seed=seed)
     drop = mean_drop(found)
     lost = -sum(one.difference.value for one in found) / len(found)
     total = {
+        "kind": "text",
         "points": -lost,
         "of_means": drop and drop.of_means,
         "mean_of_task_drops": drop and drop.mean_of_sets,
         "num_tasks": len(found),
-        "engine": engine | {"template_hash": loaded.engine.layout.template.digest},
+        "num_missing": 0,
+        "num_runaway": dict(zip(("model", "backbone"), cut, strict=True)),
+        "engine": engine | {"git": git_hash(), "template_hash": loaded.engine.layout.template.digest},
         "limit": limit,
-        "about": about_model(loaded, model_folder(model)),
+        "about": about_model(loaded, model_folder(model)) | asked | {"rows": "T"},
         "backbone": model_hash(bare.model),
         "is_own_backbone": is_own,
     }
+    ours, bares = scores
+    items = [{"model": list(ours[one.task]), "backbone": list(bares[one.task])} for one in found]
+    tasks_told = [one.to_dict() | {"items": of_one} for one, of_one in zip(found, items, strict=True)]
+    check_report(finite(total | {"tasks": tasks_told}), TEXT_DROP)
     if out is not None:
-        ours, bares = scores
-        items = [{"model": ours[one.task], "backbone": bares[one.task]} for one in found]
-        tasks_told = [one.to_dict() | {"items": of_one} for one, of_one in zip(found, items, strict=True)]
         write_json(out, total | {"tasks": tasks_told})
     if json:
         for one in found:
@@ -169,27 +177,34 @@ def check_drop(lost: float | None, most: float | None) -> None:
     raise typer.Exit(1)
 
 
-def _own(questions: Path | None, limit: int | None) -> tuple[dict[str, Any], Any]:
-    """The pocket domain's written questions: a task for each category, answers compared exactly."""
+def _own(questions: Path | None, limit: int | None) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """The pocket domain's written questions: a task for each category, answers compared exactly.
+
+    What scores, how it asks, and the asking itself: by task the scores, and how many answers were cut off.
+    """
+    from dataclasses import asdict
+
     from deeptalk.cli.evaluation import QUESTIONS
+    from deeptalk.evaluation.answers import BATCH_SIZE, LIMITS
     from deeptalk.evaluation.pocket import PocketEvaluation
     from deeptalk.evaluation.questions import EvalSet
     from deeptalk.files import digest_of
 
     asked = EvalSet(questions or QUESTIONS)
 
-    def ask(loaded: "LoadedModel", progress: Callable[[int, int], None]) -> "TaskScores":
+    def ask(loaded: "LoadedModel", progress: Callable[[int, int], None]) -> "tuple[TaskScores, int | None]":
         run = PocketEvaluation(loaded, asked, voice=loaded.voices[0], limit=limit)
         run.text_to_text()
         category = {item.id: item.category for item in asked.items}
         scores: dict[str, list[float]] = {}
         for item in run.report.items:
             scores.setdefault(f"{category[item.id]}/exact", []).append(float(item.is_right))
-        return scores
+        return scores, run.report.num_runaway
 
     data = digest_of(asked.folder / "questions.jsonl")
     told = {"version": "1", "data": data, "normalizer": "plain-en 1", "template": "chat"}
-    return {"scorer": "own", **told}, ask
+    how = {"template": "chat", "decoding": "greedy", "batch_size": BATCH_SIZE, "limits": asdict(LIMITS)}
+    return {"scorer": "own", **told}, how, ask
 
 
 def _harness(
@@ -202,22 +217,26 @@ def _harness(
     *,
     runs_code: bool,
     is_chat: bool,
-) -> tuple[dict[str, Any], Any]:
-    """Tasks of lm-evaluation-harness; ConfigError where it is not installed."""
+) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """Tasks of lm-evaluation-harness, as `_own` has them; ConfigError where it is not installed."""
     from deeptalk.evaluation.benchmarks.lm_harness import harness_version, register, run_tasks
     from deeptalk.evaluation.benchmarks.text_model import TextModel
     from deeptalk.model.identity import model_hash
 
     register()
 
-    def ask(loaded: "LoadedModel", progress: Callable[[int, int], None]) -> "TaskScores":
+    def ask(loaded: "LoadedModel", progress: Callable[[int, int], None]) -> "tuple[TaskScores, int | None]":
         model = TextModel(loaded.engine, batch_size=batch_size, max_positions=max_length, progress=progress)
         kept = None if cache is None else cache / f"{model_hash(loaded.model)}-{model.max_positions}"
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
-        return run_tasks(
+        scores = run_tasks(
             model, tasks, folder=folder, limit=limit, cache=kept, runs_code=runs_code, is_chat=is_chat
         )
+        return scores, None  # the harness does not tell
 
-    told = {"version": harness_version(), "data": None, "normalizer": None}
-    return {"scorer": "lm-eval", **told, "template": "chat" if is_chat else "raw"}, ask
+    template = "chat" if is_chat else "raw"
+    told = {"version": harness_version(), "data": None, "normalizer": None, "template": template}
+    asked = {"template": template, "decoding": "by task", "batch_size": batch_size}
+    asked |= {"limits": {"max_length": max_length}}
+    return {"scorer": "lm-eval", **told}, asked, ask

@@ -112,7 +112,7 @@ def score_answers(
             rules=rules or ("contain-words", "has-answer"),
             data=digest_of(file) or "",
             judge=judge,
-            about=about_answers(answers, set_name=file.stem, shrunk_from=shrunk) | {"field": field},
+            about=about_answers(answers, set_name=file.stem, field=field, shrunk_from=shrunk),
             progress=lambda done, total: None if judge is None else show("judged", done, total),
         )
     finish(report, out, allow_missing=allow_missing, is_json=json)
@@ -166,7 +166,7 @@ def score_transcripts(
         normalizers=chosen,
         data=digest_of(file) or "",
         seed=seed,
-        about=about_answers(transcripts, set_name=file.stem, shrunk_from=shrunk) | {"field": field},
+        about=about_answers(transcripts, set_name=file.stem, field=field, shrunk_from=shrunk),
     )
     finish(report, out, allow_missing=allow_missing, is_json=json)
 
@@ -183,13 +183,15 @@ def compare(
 ) -> None:
     """Compare two models item by item: left, right, right minus left with its 95 % interval.
 
-    Reports of other data, or of other versions of a rule, are refused without --mixed.
+    Files of `eval score-...`, `eval pocket` and `eval text`. Those of other data, or of other versions of a
+    rule, are refused without --mixed.
     """
     from deeptalk.cli.output import console, print_json
+    from deeptalk.evaluation.benchmarks.comparable import read_comparable
     from deeptalk.evaluation.benchmarks.comparison import compare_reports
-    from deeptalk.evaluation.benchmarks.scoring import read_report
 
-    for found in compare_reports(read_report(left), read_report(right), seed=seed, is_mixed=mixed):
+    sides = (read_comparable(left), read_comparable(right))
+    for found in compare_reports(*sides, seed=seed, is_mixed=mixed):
         change = found.difference
         if json:
             names = ("value", "low", "high", "share_not_above", "is_clear")
@@ -198,12 +200,12 @@ def compare(
             values = {"name": found.name, "left": found.left, "right": found.right}
             print_json(values | told | {"apart": found.apart or None})
         else:
-            sides = "".join(f"{'–' if v is None else f'{v:.2f}':>8}" for v in (found.left, found.right))
+            values = "".join(f"{'–' if v is None else f'{v:.2f}':>8}" for v in (found.left, found.right))
             end = f"  do not compare: {found.apart}"
             if change is not None:
                 end = f"{change.value:>+9.2f}  [{change.low:+.2f}, {change.high:+.2f}]"
                 end += "" if change.is_clear else "  not clear"
-            console().print(f"{found.name:<28}{sides}{end}")
+            console().print(f"{found.name:<28}{values}{end}")
 
 
 def repeated(

@@ -38,7 +38,7 @@ def run_suite(name: str, given: Given, *, is_json: bool) -> None:
     from deeptalk.cli.evaluation import about_model, check_place, write_json
     from deeptalk.cli.opening import open_model
     from deeptalk.cli.output import finite, print_json
-    from deeptalk.evaluation.benchmarks.generation import claim_folder
+    from deeptalk.evaluation.benchmarks.generation import BATCH_SIZE, claim_folder
     from deeptalk.evaluation.benchmarks.paper_suite import (
         cells_of,
         nearest_suite,
@@ -73,7 +73,7 @@ def run_suite(name: str, given: Given, *, is_json: bool) -> None:
     filled.ours |= question_means(filled.ours)
     if "questions" in tables:
         filled.not_run.setdefault("mean", "not all three sets were run")
-    about |= {"decoding": "greedy", "limit": given.limit}
+    about |= {"batch_size": BATCH_SIZE, "template": "chat", "decoding": "greedy", "limit": given.limit}
     report = suite_report(cells_of(tables), filled.ours, filled.not_run, suite=name, about=about)
     report |= {"extra": filled.extra, "num_failed": len(filled.failed)}
     check_report(finite(report), SUITE_SCHEMA)

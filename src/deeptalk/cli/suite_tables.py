@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deeptalk.evaluation.benchmarks.llm_judge import LlmJudge
     from deeptalk.evaluation.benchmarks.paper_suite import Ours
     from deeptalk.evaluation.benchmarks.question_sets import QaItem
+    from deeptalk.evaluation.benchmarks.speech_lists import SayItem
     from deeptalk.evaluation.metrics import Score
 
 
@@ -90,7 +91,7 @@ def fill_questions(given: Given, loaded: "LoadedModel", filled: Filled) -> None:
                         read_answers(answers, items, field=answer_field),
                         rules=(QUESTION_RULE, "has-answer"),
                         data=data,
-                        about=_about_run(answers, name),
+                        about=_about_run(answers, name, answer_field),
                     )
                     _keep(given, filled, name, key, scored, scored.scores[0], QUESTION_RULE)
                     filled.extra[f"{name}/{key}/has-answer"] = scored.scores[1].to_dict()
@@ -135,7 +136,7 @@ def fill_recognition(given: Given, loaded: "LoadedModel", filled: Filled) -> Non
                 read_transcripts(answers),
                 normalizers=[normalizer(rule)],
                 data=digest_of(file) or "",
-                about=_about_run(answers, name),
+                about=_about_run(answers, name, "text"),
             )
             _keep(given, filled, name, rule, scored, scored.scores[0], scored.scores[0].name)
             _note_texts(filled, {key: (asks_by_id[key].audio, text) for key, text in texts.items()})
@@ -143,12 +144,10 @@ def fill_recognition(given: Given, loaded: "LoadedModel", filled: Filled) -> Non
 
 
 def fill_synthesis(given: Given, loaded: "LoadedModel", filled: Filled) -> None:
-    """Table 1: texts read aloud."""
-    from deeptalk.evaluation.benchmarks.normalizers import normalizer
-    from deeptalk.evaluation.benchmarks.paper_suite import SAY_SETS, Ours, find_set
+    """Table 1: texts read aloud, and the list's own recordings through the codec, where it has any."""
+    from deeptalk.cli.synthesis import recoded
+    from deeptalk.evaluation.benchmarks.paper_suite import SAY_SETS, find_set
     from deeptalk.evaluation.benchmarks.speech_lists import read_say_list
-    from deeptalk.evaluation.benchmarks.spoken_answers import read_spoken
-    from deeptalk.evaluation.benchmarks.synthesis import coverage, speech_errors
     from deeptalk.files import digest_of
 
     for name, (_, rule) in SAY_SETS.items():
@@ -162,42 +161,38 @@ def fill_synthesis(given: Given, loaded: "LoadedModel", filled: Filled) -> None:
         with filled.tried(name):
             items, folder = read_say_list(path), given.work.out / name
             _run(given, loaded, spoken_asks(items), folder, mode="speaker")
-            reports = speech_errors(items, read_spoken(folder / "answers.jsonl"), normalizer(rule))
-            scores = {kind: report.mean_score() for kind, report in reports.items()}
-            target = scores["target"]
-            filled.ours[f"{name}/target"] = Ours(
-                value=target.value,
-                count=target.count,
-                total=target.total,
-                low=target.low,
-                high=target.high,
-                num_missing=len(reports["target"].missing),
-                about=_about_run(folder / "answers.jsonl", name)
-                | {
-                    "data": digest_of(path),
-                    "protocol": target.name,
-                    "version": reports["target"].normalizer.version,
-                },
-            )
-            covered = coverage(items, folder / "audio")
+            data = digest_of(path) or ""
+            scored = _scored_speech(items, folder, name, rule, data)
+            by_name = {score.name: score for score in scored.scores}
+            _keep(given, filled, name, "target", scored, by_name["target/utterances"], f"{rule}/utterances")
+            _note_texts(filled, {item.id: (item.text, item.text) for item in items})
+            headlines = [key for key in by_name if key.endswith("/utterances")]
             filled.extra[name] = {
-                **{k: s.to_dict() for k, s in scores.items()},
-                "coverage": covered.to_dict(),
+                **{key.removesuffix("/utterances"): by_name[key].to_dict() for key in headlines},
+                "coverage": by_name["coverage"].to_dict(),
             }
-            spoken, texts = read_spoken(folder / "answers.jsonl"), {item.id: item.text for item in items}
-            filled.items += [
-                {
-                    "set": name,
-                    "figure": "target",
-                    "id": u.id,
-                    "asked": texts[u.id],
-                    "right": texts[u.id],
-                    "given": spoken[u.id].transcript if u.id in spoken else None,
-                    "parts": {"target": [float(u.errors.total), float(u.errors.num_units)]},
-                    "reason": "missing" if u.is_missing else "",
-                }
-                for u in reports["target"].utterances
-            ]
+            if all(item.target_audio is not None for item in items):
+                ceiling = replace(given.work, out=folder / "codec", mode="recoded")
+                recoded(items[: given.limit], ceiling, loaded)
+                heard = _scored_speech(items, ceiling.out, name, rule, data)
+                headline = next(score for score in heard.scores if score.name == "target/utterances")
+                filled.extra[f"{name}/codec"] = headline.to_dict()
+
+
+def _scored_speech(items: "Sequence[SayItem]", folder: Path, name: str, rule: str, data: str) -> Any:
+    from deeptalk.evaluation.benchmarks.normalizers import normalizer
+    from deeptalk.evaluation.benchmarks.spoken_answers import read_spoken
+    from deeptalk.evaluation.benchmarks.synthesis import speech_report
+
+    answers = folder / "answers.jsonl"
+    return speech_report(
+        items,
+        read_spoken(answers),
+        folder / "audio",
+        normalizer(rule),
+        data=data,
+        about=_about_run(answers, name, "transcript"),
+    )
 
 
 def fill_text(given: Given, loaded: "LoadedModel", filled: Filled) -> None:
@@ -346,10 +341,10 @@ def _note_texts(filled: Filled, texts: Mapping[str, tuple[Any, str]]) -> None:
         item.update(asked=asked.name if isinstance(asked, Path) else asked, right=right)
 
 
-def _about_run(answers: Path, name: str) -> dict[str, Any]:
+def _about_run(answers: Path, name: str, answer_field: str) -> dict[str, Any]:
     from deeptalk.evaluation.benchmarks.scoring import about_answers
 
-    return about_answers(answers, set_name=name)
+    return about_answers(answers, set_name=name, field=answer_field)
 
 
 def _keep(

@@ -1,7 +1,8 @@
 """``deeptalk eval score-speech`` and ``recode``: a list that was read aloud, and the codec's ceiling."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +11,9 @@ from deeptalk.cli.generate import Folder, Language, Limit, Recogniser, Whisper
 from deeptalk.cli.score import AllowMissing, BootstrapSeed, Out
 
 if TYPE_CHECKING:
-    from deeptalk.evaluation.metrics import Score
+    from deeptalk.cli.generate import Ran, Work
+    from deeptalk.decoding import LoadedModel
+    from deeptalk.evaluation.benchmarks.speech_lists import SayItem
 
 List = Annotated[
     Path, typer.Argument(metavar="LIST", help="A list of Seed-TTS, two to five fields between |.")
@@ -37,82 +40,32 @@ def score_speech(
 
     What has no sound or no transcript has lost all its words. The mean over utterances is the headline.
     """
-    import sys
-
-    from deeptalk.cli.evaluation import check_place, write_json
-    from deeptalk.cli.output import console, print_json
+    from deeptalk.cli.evaluation import check_place
+    from deeptalk.cli.score import finish
     from deeptalk.evaluation.benchmarks.generation import ANSWERS, AUDIO
     from deeptalk.evaluation.benchmarks.normalizers import normalizer
     from deeptalk.evaluation.benchmarks.scoring import about_answers
     from deeptalk.evaluation.benchmarks.speech_lists import read_say_list
     from deeptalk.evaluation.benchmarks.spoken_answers import read_spoken
-    from deeptalk.evaluation.benchmarks.synthesis import (
-        coverage,
-        mean_of,
-        qualities,
-        similarities,
-        speech_errors,
-    )
+    from deeptalk.evaluation.benchmarks.synthesis import speech_report
     from deeptalk.evaluation.benchmarks.voice_scorers import dnsmos, wavlm
     from deeptalk.files import digest_of
 
     chosen, items = normalizer(name), read_say_list(texts)
     if out is not None:
         check_place(out)
-    embed, speaker = (None, None) if speaker_model is None else wavlm(speaker_model)
-    measure, scorer = dnsmos() if quality else (None, None)
-    reports = speech_errors(items, read_spoken(run / ANSWERS), chosen)
-    scores: dict[str, Score] = {}
-    for reference, report in reports.items():
-        scores[f"{reference}/utterances"] = report.mean_score(seed=seed)
-        scores[f"{reference}/corpus"] = report.corpus_score(seed=seed)
-    scores["coverage"] = covered = coverage(items, run / AUDIO)
-    if embed is not None:
-        found = similarities(items, run / AUDIO, embed)
-        _add(scores, mean_of("similarity", found, unit="cosine", missing=0.0, seed=seed))
-    if measure is not None:
-        for figure, found in qualities(items, run / AUDIO, measure).items():
-            _add(scores, mean_of(figure, found, unit="of 5", missing=1.0, seed=seed))
-    missing = reports["target"].missing
-    values: dict[str, Any] = {
-        "kind": "tts",
-        "data": digest_of(texts),
-        "normalizer": {"name": chosen.name, "version": chosen.version},
-        "scores": {score: value.to_dict() for score, value in scores.items()},
-        "num_items": len(items),
-        "num_missing": len(missing),
-        "about": about_answers(run / ANSWERS, set_name=texts.stem),
-        "speaker_model": speaker,
-        "quality_model": scorer,
-    }
-    if out is not None:
-        rows = [
-            {
-                "id": one.id,
-                "errors": one.errors.total,
-                "units": one.errors.num_units,
-                "missing": one.is_missing,
-            }
-            for one in reports["target"].utterances
-        ]
-        write_json(out, values | {"items": rows})
-    if json:
-        print_json(values)
-    else:
-        for score, value in scores.items():
-            shown = f"{value.count} of {value.total}"
-            bounds = f"[{value.low:.2f}, {value.high:.2f}]"
-            console().print(f"{score:<24}{value.value:>8.2f} {value.unit:<8}{shown:>14}  {bounds}")
-        console().print(
-            f"{chosen.name} {chosen.version}; sound of {covered.count}/{covered.total}", style="dim"
-        )
-    if missing and not allow_missing:
-        print(
-            f"{len(missing)} of {len(items)} items have no transcript, first {missing[0]!r}; all their words "
-            "count as wrong (with --allow-missing this is no failure).",
-            file=sys.stderr,
-        )
-        raise typer.Exit(1)
+    report = speech_report(
+        items,
+        read_spoken(run / ANSWERS),
+        run / AUDIO,
+        chosen,
+        data=digest_of(texts) or "",
+        speaker=None if speaker_model is None else wavlm(speaker_model),
+        quality=dnsmos() if quality else None,
+        seed=seed,
+        about=about_answers(run / ANSWERS, set_name=texts.stem, field="transcript"),
+    )
+    finish(report, out, allow_missing=allow_missing, is_json=json)
 
 
 def recode(
@@ -133,21 +86,12 @@ def recode(
 
     `eval score-speech LIST DIR` scores the result, as it does a model's.
     """
-    import sys
-
-    from deeptalk.cli.evaluation import check_place, write_json
-    from deeptalk.cli.generate import tell_run
+    from deeptalk.cli.evaluation import check_place
+    from deeptalk.cli.generate import Work, tell_run
     from deeptalk.cli.opening import open_model
-    from deeptalk.cli.pairs import open_recogniser
-    from deeptalk.cli.progress import bars
     from deeptalk.errors import DataError
-    from deeptalk.evaluation.benchmarks.generation import ANSWERS, Ask, generate
-    from deeptalk.evaluation.benchmarks.recode import Recoder
-    from deeptalk.evaluation.benchmarks.records import RECOGNISER
+    from deeptalk.evaluation.benchmarks.generation import ANSWERS
     from deeptalk.evaluation.benchmarks.speech_lists import read_say_list
-    from deeptalk.files import digest_of
-    from deeptalk.model.weights import model_folder
-    from deeptalk.training.interruption import Interruption
 
     items = read_say_list(texts)[:limit]
     if lacking := [item.id for item in items if item.target_audio is None]:
@@ -155,34 +99,75 @@ def recode(
             f"{texts}: {lacking[0]!r} has no recording in a fifth field; there is nothing to recode."
         )
     check_place(out / ANSWERS)
-    loaded = open_model(model)
-    listener = None
-    if recogniser is not None:
-        listener = open_recogniser(recogniser, loaded, whisper, language=language)
-    codec = digest_of(model_folder(model) / "codec" / "model.safetensors")
-    settings = {"mode": "natural" if natural else "recoded", "codec": None if natural else codec}
+    work = Work(
+        out=out,
+        model=model,
+        mode="natural" if natural else "recoded",
+        recogniser=recogniser,
+        whisper=whisper,
+        language=language,
+        max_text_tokens=1,
+    )
+    ran = recoded(items, work, open_model(model))
+    tell_run(
+        out / ANSWERS,
+        ran.given,
+        ran.settings,
+        ran.heard_by,
+        is_spoken=True,
+        allow_missing=allow_missing,
+        is_json=json,
+    )
+
+
+def recoded(items: "Sequence[SayItem]", work: "Work", loaded: "LoadedModel") -> "Ran":
+    """The recordings of a list through the codec, or with the mode ``natural`` as they are, and listened to.
+
+    Leaves with 130 after an interruption.
+    """
+    import sys
+    from importlib.metadata import version
+
+    from deeptalk.cli.evaluation import write_json
+    from deeptalk.cli.generate import Ran
+    from deeptalk.cli.pairs import open_recogniser
+    from deeptalk.cli.progress import bars
+    from deeptalk.evaluation.benchmarks.generation import Ask, generate
+    from deeptalk.evaluation.benchmarks.machine import device_name, git_hash
+    from deeptalk.evaluation.benchmarks.recode import Recoder
+    from deeptalk.evaluation.benchmarks.records import RECOGNISER
+    from deeptalk.evaluation.benchmarks.report_schema import RUN, check_report
+    from deeptalk.files import digest_of
+    from deeptalk.model.weights import model_folder
+    from deeptalk.training.interruption import Interruption
+
+    natural, listener = work.mode == "natural", None
+    if work.recogniser is not None:
+        listener = open_recogniser(work.recogniser, loaded, work.whisper, language=work.language)
+    settings = dict.fromkeys(RUN["properties"]) | {
+        "mode": work.mode,
+        "codec": None if natural else digest_of(model_folder(work.model) / "codec" / "model.safetensors"),
+        "from": "speech",
+        "deeptalk": version("deeptalk"),
+        "git": git_hash(),
+        "device": device_name(loaded.model.device),
+    }
+    check_report(settings, RUN)
     asks = [Ask(id=item.id, audio=item.target_audio, text=item.text) for item in items]
     with bars() as show, Interruption() as interruption:
         found = generate(
             asks,
             Recoder(sample_rate=loaded.codec.sample_rate, codec=None if natural else loaded.codec),
-            out,
+            work.out,
             settings=settings,
             recogniser=listener,
             progress=show,
             should_stop=lambda: interruption.requested,
         )
     if found is None:
-        print(f"interrupted; the same command goes on with {out}", file=sys.stderr)
+        print(f"interrupted; the same command goes on with {work.out}", file=sys.stderr)
         raise typer.Exit(130)
-    heard_by = None if listener is None else {"name": listener.name, "hash": listener.hash}
+    heard_by = listener and {"name": listener.name, "hash": listener.hash, "language": work.language}
     if heard_by is not None:
-        write_json(out / RECOGNISER, heard_by)
-    tell_run(
-        out / ANSWERS, found, settings, heard_by, is_spoken=True, allow_missing=allow_missing, is_json=json
-    )
-
-
-def _add(scores: "dict[str, Score]", score: "Score | None") -> None:
-    if score is not None:
-        scores[score.name] = score
+        write_json(work.out / RECOGNISER, heard_by)
+    return Ran(given=found, settings=settings, heard_by=heard_by)

@@ -7,9 +7,7 @@ written anew after each stage. Exit status 130 tells that it was interrupted.
 """
 
 import json
-import platform
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -111,10 +109,12 @@ def about_machine() -> dict[str, Any]:
     """When, where and by which code something was measured."""
     import torch
 
+    from deeptalk.evaluation.benchmarks.machine import device_name, git_hash
+
     return {
-        "commit": _commit(),
+        "commit": git_hash() or "",
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": _processor(),
+        "hardware": f"one core of {device_name(torch.device('cpu'))}",
         "torch": torch.__version__,
     }
 
@@ -171,26 +171,6 @@ def _last_losses(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def _partition(path: Path) -> dict[str, Any]:
     saved = json.loads(path.read_text())
     return {name: saved.get(name) for name in ("hash", "audio_experts", "options", "report")}
-
-
-def _commit() -> str:
-    """The commit of the code, with a plus where something isn't committed; empty outside of a checkout."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short", "HEAD") + "+" * bool(git("status", "--porcelain", "--", "."))
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else ():
-        if line.startswith("model name"):
-            return f"one core of {line.partition(':')[2].strip()}"
-    return platform.processor() or platform.machine()
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -13,6 +13,9 @@ from deeptalk.errors import ConfigError
 from deeptalk.shapes import Float, Int, Tensor
 from deeptalk.streams import Prompt, Turn, encode_dialogue, encode_prompt
 
+BATCH_SIZE, LIMITS = 16, Limits(max_frames=120, max_text_tokens=60)
+"""How many questions are asked at a time, and how long an answer may be, unless it is said."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Asked:
@@ -38,15 +41,14 @@ class Respondent:
         self,
         engine: DecodingEngine,
         *,
-        batch_size: int = 16,
+        batch_size: int = BATCH_SIZE,
         limits: Limits | None = None,
         options: DecodingOptions | None = None,
     ) -> None:
         if engine.model.tokenizer is None:
             raise ConfigError("the model has no tokenizer; load it from its folder.")
         self.engine, self.batch_size = engine, batch_size
-        limits = limits or Limits(max_frames=120, max_text_tokens=60)
-        self.options = options or DecodingOptions(limits=limits)
+        self.options = options or DecodingOptions(limits=limits or LIMITS)
 
     @torch.inference_mode()
     def hear(self, samples: Float[Tensor, "S"]) -> Float[Tensor, "U D"]:

@@ -184,13 +184,15 @@ def test_a_report_tells_what_its_answers_are_of(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     lines = [{"id": str(n), "text": "x", "finish_reason": "length" if n < 2 else "stop"} for n in range(5)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    about = about_answers(path, set_name="set")
+    about = about_answers(path, set_name="set", field="text")
     assert (about["run"], about["recogniser"], about["num_runaway"]) == (None, None, 2)
+    assert (about["field"], about["row"]) == ("text", None)
     (tmp_path / "run.json").write_text('{"model": "m1"}')
     (tmp_path / "recogniser.json").write_text("[broken")
-    about = about_answers(path, set_name="set", shrunk_from=7)
+    about = about_answers(path, set_name="set", field="transcript", shrunk_from=7)
+    assert (about["row"], about_answers(path, set_name="set", field="text")["row"]) == ("S", "T")
     assert (about["run"], about["recogniser"], about["shrunk_from"]) == ({"model": "m1"}, None, 7)
     path.write_text('{"id": "a", "text": "x"}\n')
-    assert about_answers(path, set_name="set")["num_runaway"] is None
+    assert about_answers(path, set_name="set", field="text")["num_runaway"] is None
     report = scored(ANSWERS, about=about)
     assert read_report(written(report, tmp_path / "a.json")).about == about

@@ -10,7 +10,7 @@ from deeptalk.evaluation.benchmarks.scoring import BenchmarkReport
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparedScore:
-    """A score of both reports, in per cent, and right minus left in points.
+    """A score of both reports, and right minus left: shares in per cent and points, others in their unit.
 
     Of twenty scores whose models are equally good, one is clear by chance. ``apart`` tells in words in what
     the two don't compare; then there is no interval, and a value is None where a report lacks the score.
@@ -48,14 +48,17 @@ def compare_reports(
 def _compared(
     name: str, left: BenchmarkReport, right: BenchmarkReport, apart: str, *, seed: int
 ) -> ComparedScore:
-    values = [{score.name: score.value for score in report.scores}.get(name) for report in (left, right)]
+    scores = [{score.name: score for score in report.scores}.get(name) for report in (left, right)]
+    values = [None if score is None else score.value for score in scores]
     reasons = [apart] if apart else []
     versions = left.rules.get(name), right.rules.get(name)
     if None in versions:
         reasons.append("only one report has it")
     elif versions[0] != versions[1]:
         reasons.append(f"versions {versions[0]} and {versions[1]}")
-    change = None if reasons else paired_bootstrap(*_parts(name, left, right), seed=seed).in_points()
+    change = None if reasons else paired_bootstrap(*_parts(name, left, right), seed=seed)
+    if change is not None and any(score is not None and score.unit.startswith("%") for score in scores):
+        change = change.in_points()
     return ComparedScore(
         name=name, left=values[0], right=values[1], difference=change, apart="; ".join(reasons)
     )

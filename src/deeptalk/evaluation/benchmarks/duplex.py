@@ -9,13 +9,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.evaluation.benchmarks.intervals import Ratios, bootstrap_interval
 from deeptalk.evaluation.metrics import Score, share_score
-from deeptalk.files import write_text
+from deeptalk.files import digest_of, write_text
 
 OUTPUT, TIMING = "output.json", "latency_intervals.json"
 
@@ -84,12 +85,14 @@ class DuplexReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
+            "kind": "duplex",
             "task": self.task,
             "is_full_duplex": False,
             "goal": "high" if TASKS[self.task].should_take else "low",
             "take_over": self.take_over.to_dict(),
             "latency": self.latency and self.latency.to_dict(),
             "num_missing": self.num_missing,
+            "num_items": self.take_over.total,
         }
 
 
@@ -114,6 +117,12 @@ def sample_folders(folder: Path) -> list[Path]:
     if not found:
         raise DataError(f"{folder}: no folders with an input.wav.")
     return found
+
+
+def samples_digest(folders: Sequence[Path]) -> str:
+    """Sixteen hex digits that change with a sample's name or with what the user says in it."""
+    told = "".join(f"{path.name} {digest_of(path / 'input.wav')} " for path in folders)
+    return sha256(told.encode()).hexdigest()[:16]
 
 
 def spread_words(text: str, *, start: float, end: float) -> list[Word]:

@@ -29,6 +29,11 @@ class Errors:
         """Errors per unit of the reference; there is no cap at 1."""
         return self.total / self.num_units
 
+    def to_dict(self) -> dict[str, int]:
+        """Plain values for JSON."""
+        names = ("substitutions", "deletions", "insertions")
+        return {name: getattr(self, name) for name in names} | {"units": self.num_units}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:

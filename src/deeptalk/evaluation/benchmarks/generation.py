@@ -19,7 +19,7 @@ from deeptalk.audio import load_waveform, resample, save_waveform, split_at_paus
 from deeptalk.codec import Codec
 from deeptalk.errors import AudioError, DataError
 from deeptalk.evaluation.answers import Answered, Asked, Respondent
-from deeptalk.evaluation.benchmarks.records import SETTINGS, TIMING, append_line, read_appended
+from deeptalk.evaluation.benchmarks.records import SETTINGS, TIMING, append_line, claimed, read_appended
 from deeptalk.evaluation.pocket import sound_of
 from deeptalk.evaluation.recognisers import SAMPLE_RATE, Recogniser
 from deeptalk.files import digest_of, write_text
@@ -283,17 +283,23 @@ def _joined(parts: Sequence[Answered]) -> Answered:
 
 
 def claim_folder(path: Path, settings: Mapping[str, Any]) -> None:
-    """Note in a file what its folder is of; DataError where it is of something else."""
+    """Note in a file what its folder is of; DataError where it is of something else.
+
+    Where a run has gone on by other code or on another device, the last of them is noted.
+    """
     text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
     try:
-        if path.read_text(encoding="utf-8") == text:
-            return
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        is_ours = isinstance(noted, dict) and claimed(noted) == json.loads(json.dumps(claimed(settings)))
     except FileNotFoundError:
-        write_text(path, text)
-        return
-    except (OSError, UnicodeDecodeError):
-        pass
-    raise DataError(f"{path.parent} holds a run of another model or of other settings; name a new folder.")
+        is_ours = True
+    except (OSError, ValueError):
+        is_ours = False
+    if not is_ours:
+        raise DataError(
+            f"{path.parent} holds a run of another model or of other settings; name a new folder."
+        )
+    write_text(path, text)
 
 
 def read_sound(path: Path) -> Float[Tensor, "S"]:

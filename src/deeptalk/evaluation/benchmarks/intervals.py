@@ -38,7 +38,7 @@ class Difference:
 
 def bootstrap_interval(items: Ratios, *, seed: int = 0, num_draws: int = NUM_DRAWS) -> tuple[float, float]:
     """The 95 % interval of the ratio of sums: items are drawn with replacement, as many as there are."""
-    low, high = np.quantile(_draws([items], seed=seed, num_draws=num_draws)[0], (0.025, 0.975))
+    low, high = np.nanquantile(_draws([items], seed=seed, num_draws=num_draws)[0], (0.025, 0.975))
     return float(low), float(high)
 
 
@@ -51,7 +51,7 @@ def paired_bootstrap(left: Ratios, right: Ratios, *, seed: int = 0, num_draws: i
     assert len(left) == len(right)
     first, second = _draws([left, right], seed=seed, num_draws=num_draws)
     differences = second - first
-    low, high = np.quantile(differences, (0.025, 0.975))
+    low, high = np.nanquantile(differences, (0.025, 0.975))
     return Difference(
         value=_ratio(right) - _ratio(left),
         low=float(low),
@@ -89,5 +89,5 @@ def _draws(tables: Sequence[Ratios], *, seed: int, num_draws: int) -> list[np.nd
         chosen = generator.integers(size, size=size)
         for array, ratio in zip(arrays, ratios, strict=True):
             above, below = array[chosen].sum(axis=0)
-            ratio[draw] = above / below
+            ratio[draw] = above / below if below else np.nan  # of items that count, none was drawn
     return ratios

@@ -13,6 +13,9 @@ from deeptalk.errors import DataError
 SETTINGS, RECOGNISER, TIMING = "run.json", "recogniser.json", "timing.json"
 """Beside a run's answers: what they are of, who has listened to them, and how long they took."""
 
+UNCLAIMED = ("git", "device")
+"""Of what a run notes of itself, what may change while it goes on: it decides no answer."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
@@ -27,6 +30,11 @@ class Row:
         if not isinstance(value, str):
             raise DataError(f"{self.place}: {name!r} must be a text, got {value!r}.")
         return value
+
+
+def claimed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of settings those that tell one run from another."""
+    return {name: value for name, value in settings.items() if name not in UNCLAIMED}
 
 
 def read_lines(path: Path) -> list[tuple[str, str]]:

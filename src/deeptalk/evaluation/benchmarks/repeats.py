@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deeptalk.errors import DataError
+from deeptalk.evaluation.benchmarks.records import claimed
 
 LEAST = 3
 """Fewer runs say nothing of a range."""
@@ -49,7 +50,7 @@ def read_repeat(path: Path) -> Repeat:
         values = json.loads(path.read_text(encoding="utf-8"))
         run, about = values["about"]["run"], values["about"]
         scores = {name: (float(one["value"]), str(one["unit"])) for name, one in values["scores"].items()}
-        drawn = run and run["decoding"]
+        drawn, seed = (None, 0) if run is None else (run["decoding"], run["seed"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: no report of a run, as `deeptalk eval score-... --out` writes ({error!r})."
@@ -57,11 +58,11 @@ def read_repeat(path: Path) -> Repeat:
     if not isinstance(drawn, dict):
         raise DataError(f"{path}: nothing was drawn in this run, so that all of its repeats are the same.")
     of = {
-        "run": run | {"decoding": {name: value for name, value in drawn.items() if name != "seed"}},
+        "run": {name: value for name, value in claimed(run).items() if name != "seed"},
         "recogniser": about.get("recogniser"),
-        **{name: values.get(name) for name in ("kind", "data", "rules", "normalizer")},
+        **{name: values.get(name) for name in ("kind", "data", "rules")},
     }
-    return Repeat(place=str(path), seed=int(drawn["seed"]), of=of, scores=scores)
+    return Repeat(place=str(path), seed=int(seed), of=of, scores=scores)
 
 
 def repeats(runs: Sequence[Repeat]) -> tuple[Repeated, ...]:

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from deeptalk.errors import DataError
 from deeptalk.evaluation.benchmarks.error_rates import ErrorReport, score_transcripts
 from deeptalk.evaluation.benchmarks.llm_judge import LlmJudge
+from deeptalk.evaluation.benchmarks.machine import git_hash, scorer
 from deeptalk.evaluation.benchmarks.normalizers import Normalizer
 from deeptalk.evaluation.benchmarks.qa_rules import rule, rule_version
 from deeptalk.evaluation.benchmarks.question_sets import QaItem
@@ -40,7 +40,7 @@ class BenchmarkReport:
     """The scores of one model on one set.
 
     Attributes:
-        kind: ``qa`` or ``asr``.
+        kind: ``qa``, ``asr`` or ``tts``.
         data: SHA-256 of the file of the set, sixteen digits.
         rules: of every score the version of its rule: a library's, the judge's model and prompt, or our own.
         scores: one for each rule.
@@ -144,7 +144,6 @@ def score_speech(
     ``errors`` are those of the first normaliser. Raises as `score_transcripts` does.
     """
     reports = [score_transcripts(references, heard, normalizer) for normalizer in normalizers]
-    total = reports[0].total
     scored = [
         ScoredItem(
             id=name,
@@ -164,39 +163,45 @@ def score_speech(
         num_items=len(scored),
         num_missing=len(reports[0].missing),
         num_unjudged=0,
-        errors={
-            "substitutions": total.substitutions,
-            "deletions": total.deletions,
-            "insertions": total.insertions,
-            "units": total.num_units,
-        },
+        errors=reports[0].total.to_dict(),
         items=tuple(scored),
         about=about or {},
     )
 
 
-def about_answers(path: Path, *, set_name: str, shrunk_from: int | None = None) -> dict[str, Any]:
+def about_answers(path: Path, *, set_name: str, field: str, shrunk_from: int | None = None) -> dict[str, Any]:
     """What a file of answers is of.
 
-    ``set`` names the test set; ``run`` is what ``run.json`` beside the file tells of the model and of how it
-    was asked, ``recogniser`` who has listened, and ``rtfx`` how many seconds were heard in one of computing,
-    all None where nothing does; ``num_runaway`` counts answers that were cut off at their longest, None where
-    the file does not tell.
+    ``set`` names the test set; ``field`` is what is scored of an answer; ``row`` is T for what the model
+    wrote, S for what was heard of its speech, None for answers of others. ``run`` is what ``run.json``
+    beside the file tells of the model and of how it was asked, ``recogniser`` who has listened, and ``rtfx``
+    how many seconds were heard in one of computing, all None where nothing does; ``num_runaway`` counts
+    answers that were cut off at their longest, None where the file does not tell.
     """
     runaway = None
     if path.suffix == ".jsonl":
         lines = [row.values for row in read_json(path)]
         if any("finish_reason" in line for line in lines):
             runaway = sum(line.get("finish_reason") == "length" for line in lines)
+    run = _beside(path, SETTINGS)
     return {
         "set": set_name,
-        "run": _beside(path, SETTINGS),
+        "field": field,
+        "row": None if run is None else "S" if field == "transcript" else "T",
+        "run": run,
         "recogniser": _beside(path, RECOGNISER),
         "rtfx": (_beside(path, TIMING) or {}).get("rtfx"),
         "num_runaway": runaway,
         "shrunk_from": shrunk_from,
-        "scorer": f"deeptalk {version('deeptalk')}",
+        "scorer": scorer(),
+        "git": git_hash(),
     }
+
+
+def about_folder(folder: Path) -> dict[str, Any]:
+    """What a folder of samples is of: its name, its ``run.json`` if it has one, and what scores it."""
+    run = _beside(folder / SETTINGS, SETTINGS)
+    return {"set": folder.resolve().name, "run": run, "scorer": scorer(), "git": git_hash()}
 
 
 def without_missing(items: Sequence[T], ids: Callable[[T], str], given: Collection[str]) -> list[T]:

@@ -5,18 +5,90 @@ the second tells whether text and speech go together.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from deeptalk.errors import AudioError, DataError
 from deeptalk.evaluation.benchmarks.error_rates import ErrorReport, score_transcripts
 from deeptalk.evaluation.benchmarks.generation import read_sound
 from deeptalk.evaluation.benchmarks.intervals import bootstrap_interval
 from deeptalk.evaluation.benchmarks.normalizers import Normalizer
+from deeptalk.evaluation.benchmarks.scoring import BenchmarkReport, ScoredItem
 from deeptalk.evaluation.benchmarks.speech_lists import SayItem
 from deeptalk.evaluation.benchmarks.spoken_answers import SpokenLine
 from deeptalk.evaluation.benchmarks.voice_scorers import Embed, Measure
 from deeptalk.evaluation.metrics import Score, share_score
 from deeptalk.shapes import Float, Tensor
+
+
+def speech_report(
+    items: Sequence[SayItem],
+    lines: Mapping[str, SpokenLine],
+    folder: Path,
+    normalizer: Normalizer,
+    *,
+    data: str,
+    speaker: tuple[Embed, str] | None = None,
+    quality: tuple[Measure, str] | None = None,
+    seed: int = 0,
+    about: Mapping[str, Any] | None = None,
+) -> BenchmarkReport:
+    """All scores of a list that was read aloud: `speech_errors`, `coverage`, and what is asked for besides.
+
+    ``folder`` holds the sounds; ``speaker`` and ``quality`` are scorers with their versions. Raises as
+    `speech_errors` and `similarities` do.
+    """
+    reports = speech_errors(items, lines, normalizer)
+    scores: list[Score] = []
+    rules: dict[str, str] = {}
+    shares: dict[str, Sequence[tuple[float, float]]] = {}
+
+    def add(score: Score, of_items: Sequence[tuple[float, float]], version: str) -> None:
+        scores.append(score)
+        rules[score.name], shares[score.name] = version, of_items
+
+    for reference, report in reports.items():
+        version = f"{normalizer.name} {normalizer.version}"
+        errors = {u.id: u.errors for u in report.utterances}
+        known = [errors.get(item.id) for item in items]  # what an item has no text for has no share
+        rates = [(0.0, 0.0) if one is None else (one.rate, 1.0) for one in known]
+        counts = [(0.0, 0.0) if one is None else (float(one.total), float(one.num_units)) for one in known]
+        add(replace(report.mean_score(seed=seed), name=f"{reference}/utterances"), rates, version)
+        add(replace(report.corpus_score(seed=seed), name=f"{reference}/corpus"), counts, version)
+    has_sound = [_sound(folder / f"{item.id}.wav") is not None for item in items]
+    add(coverage(items, folder), [(float(one), 1.0) for one in has_sound], "1")
+    measured = []
+    if speaker is not None:
+        measured.append(("similarity", similarities(items, folder, speaker[0]), "cosine", 0.0, speaker[1]))
+    if quality is not None:
+        found = qualities(items, folder, quality[0])
+        measured += [(name, values, "of 5", 1.0, quality[1]) for name, values in found.items()]
+    for name, values, unit, least, version in measured:
+        score = mean_of(name, values, unit=unit, missing=least, seed=seed)
+        if score is not None:
+            add(score, [(least if value is None else value, 1.0) for value in values], version)
+    target = reports["target"]
+    return BenchmarkReport(
+        kind="tts",
+        data=data,
+        rules=rules,
+        scores=tuple(scores),
+        num_items=len(items),
+        num_missing=len(target.missing),
+        num_unjudged=0,
+        errors=target.total.to_dict(),
+        items=tuple(
+            ScoredItem(
+                id=item.id,
+                given=lines[item.id].transcript if item.id in lines else None,
+                parts={name: of_items[number] for name, of_items in shares.items()},
+                reason="missing" if item.id in target.missing else "",
+            )
+            for number, item in enumerate(items)
+        ),
+        about=about or {},
+    )
 
 
 def speech_errors(
