@@ -1,6 +1,8 @@
 """uvicorn's protocols, without a way to hold a connection for ever."""
 
 import asyncio
+from asyncio.transports import BaseTransport
+from socket import SO_SNDBUF, SOL_SOCKET
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -8,6 +10,10 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 GRACE_SECONDS = 1.0
 """What a client has to take a last word: behind a full buffer it would wait for ever."""
+
+
+SEND_BUFFER_BYTES = 128 * 2**10
+"""What the kernel keeps for a client: two seconds of sound, where by itself it would keep a minute."""
 
 
 class TimelyHttp(H11Protocol):
@@ -59,6 +65,11 @@ class TimelySocket(WebSocketsSansIOProtocol):
 
     stalled_seconds = 20.0
     _stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """A client has come: the kernel keeps no minute of sound for one that doesn't read."""
+        super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""

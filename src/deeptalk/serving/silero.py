@@ -1,6 +1,5 @@
 """Voice found by silero-vad, a small neural detector and its weights (``pip install 'deeptalk[vad]'``)."""
 
-import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -22,13 +21,16 @@ HYSTERESIS = 0.15
 
 
 class SileroVoice:
-    """Voice is what the network takes for it, and loud besides where ``louder_db`` asks for that."""
+    """Voice is what the network takes for it, and loud besides where ``louder_db`` asks for that.
+
+    All voices share the network, whose copies would cost 3 MB each; what it remembers is each voice's own.
+    """
 
     late_frames = 10  # the first syllable of a voice it has not heard yet
 
     def __init__(self, network: Any, threshold: float) -> None:
-        self._network = copy.deepcopy(network)
-        self._network.reset_states()
+        self._network = network
+        self._remembered = torch.zeros(0), torch.zeros(0)  # state and context, as `reset_states` leaves them
         self._threshold = threshold
         self._loud = LoudVoice(threshold)
         self._waiting = np.zeros(0, dtype=np.float32)
@@ -40,10 +42,18 @@ class SileroVoice:
         self._waiting = np.concatenate([self._waiting, frame])
         while len(self._waiting) >= WINDOW:
             window, self._waiting = self._waiting[:WINDOW], self._waiting[WINDOW:]
-            with torch.inference_mode():
-                probability = float(self._network(torch.from_numpy(window), HEARD_RATE))
-            self._is_voice = probability >= self._threshold - (HYSTERESIS if self._is_voice else 0.0)
+            self._is_voice = self._probability(window) >= self._threshold - (
+                HYSTERESIS if self._is_voice else 0.0
+            )
         return self._is_voice and (is_loud or not louder_db)
+
+    def _probability(self, window: np.ndarray) -> float:
+        network = self._network
+        network._state, network._context = self._remembered
+        with torch.inference_mode():
+            probability = float(network(torch.from_numpy(window), HEARD_RATE))
+        self._remembered = network._state, network._context
+        return probability
 
 
 def detector_of(name: Detector) -> Callable[[float], Voice]:
