@@ -14,7 +14,7 @@ from deeptalk.evaluation.benchmarks.report_schema import check_report
 from deeptalk.evaluation.benchmarks.small_cells import CELL, Cell
 from deeptalk.evaluation.benchmarks.small_findings import APPEARS, OPEN, REVERSED
 from deeptalk.evaluation.benchmarks.small_page import page
-from deeptalk.evaluation.benchmarks.small_report import Part, Report, markdown
+from deeptalk.evaluation.benchmarks.small_report import Part, Report, markdown, rows_of
 from deeptalk.evaluation.benchmarks.small_results import Places, build_report
 from deeptalk.evaluation.metrics import share_score, wer_score
 from deeptalk.experts.load import ExpertLoad, write_load
@@ -83,6 +83,37 @@ def write_loads(places: Places) -> None:
     load = ExpertLoad(count=count, mass=count.double(), num_tokens=torch.full((2, 2, 4), 8), even=None)
     for name in ("load-start", "load"):
         write_load(places.runs / f"{name}.json", load, provenance={"model_hash": MODEL})
+
+
+def test_why_dpo_has_not_helped_is_told_in_figures(places):
+    places.runs.mkdir()
+    write_rows(places, {"shipped top-k 1": 12, "dpo top-k 1": 10})
+    path = places.runs / "table-1.json"
+    made = {"num_prompts": 1200, "num_pairs": 377, "discarded": {"a tie": 432}}
+    preference = {
+        "recipe_hash": "abc",
+        "pairs": {"held_out": {"num_prompts": 100, "num_pairs": 29, "discarded": {}}, "trained": made},
+        "loss": [0.693, 0.574],
+        "held_out": [{"accuracy": 0.39}, {"accuracy": 0.44}],
+        "processor_minutes": 21.4,
+        "peak_memory_mb": 3210,
+    }
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"preference": preference}))
+    part = part_of(places, "table-1")
+    for told in (
+        "1,200 prompts gave 377 pairs",
+        "432 a tie",
+        "0.69 to 0.57",
+        "29 pairs",
+        "in 44 %",
+        "1.0 % in",
+    ):
+        assert told in part.finding
+    row = next(row for row in rows_of(part) if row[0] == "DPO, top-k 1")
+    assert row[-2:] == ["21", "3210"]
+    write_rows(places, {"shipped top-k 1": 12, "dpo top-k 1": 6})
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"preference": preference}))
+    assert "Why not" not in part_of(places, "table-1").finding
 
 
 def test_without_results_every_cell_of_a_variant_is_not_run(places):

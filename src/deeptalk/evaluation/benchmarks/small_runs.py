@@ -7,7 +7,7 @@ model, a cascade of its parts, a row of table 1.
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +177,7 @@ def read_rows(path: Path) -> dict[str, tuple[Run, ...]]:
                 minutes=after.get("processor_minutes"),
                 peak_memory_mb=after.get("peak_memory_mb"),
             )
-            found[name] = (_measured_run(stage, about),)
+            found[name] = (replace(_measured_run(stage, about), about=_pairs_told(after) if after else ""),)
         floor = {}
         for part, kept in (values.get("floor") or {}).items():
             floor |= _scores(
@@ -188,6 +188,19 @@ def read_rows(path: Path) -> dict[str, tuple[Run, ...]]:
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path}: no rows of table 1 ({error!r}); move it away to measure anew.") from error
     return found
+
+
+def _pairs_told(preference: Mapping[str, Any]) -> str:
+    """What DPO had to learn from, and whether it holds for pairs that it has not seen."""
+    held_out, trained = sorted(preference["pairs"].values(), key=lambda made: made["num_prompts"])
+    discarded = ", ".join(f"{reason} {count}" for reason, count in trained["discarded"].items())
+    accuracy = preference["held_out"][-1]["accuracy"]
+    return (
+        f"{trained['num_prompts']:,} prompts gave {trained['num_pairs']} pairs (left out: {discarded}), "
+        f"on which the loss fell from {preference['loss'][0]:.2f} to {preference['loss'][-1]:.2f}; of "
+        f"{held_out['num_pairs']} pairs that it has not seen, it has the better one ahead in "
+        f"{100 * accuracy:.0f} %, and by chance in 50"
+    )
 
 
 def read_latency(path: Path, *, model: str) -> tuple[Run, ...]:
