@@ -3,11 +3,11 @@
 import os
 import signal
 
-from own_recipes import TINY_ALIGN, TINY_AUDIO_EXPERTS, TINY_JOINT, TINY_TEXT_EXPERTS
+from own_recipes import TINY_ALIGN, TINY_AUDIO_EXPERTS, TINY_JOINT, TINY_PREFERENCE, TINY_TEXT_EXPERTS
 
 from deeptalk.training.metrics import MetricsWriter
 
-__all__ = ["TINY_ALIGN", "TINY_AUDIO_EXPERTS", "TINY_JOINT", "TINY_TEXT_EXPERTS"]
+__all__ = ["TINY_ALIGN", "TINY_AUDIO_EXPERTS", "TINY_JOINT", "TINY_PREFERENCE", "TINY_TEXT_EXPERTS"]
 
 _write = MetricsWriter.write
 

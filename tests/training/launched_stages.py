@@ -12,7 +12,9 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from own_recipes import STAGES
+from accelerate import PartialState
+from own_recipes import STAGES, TINY_PREFERENCE
+from preference_pairs import write_pairs
 
 from deeptalk.training.run import run_stage
 
@@ -30,6 +32,10 @@ def main() -> None:
         if given.bf16:
             recipe = dataclasses.replace(recipe, weights="bf16", precision="bf16")
         losses[recipe.name] = []
+        if recipe.name == TINY_PREFERENCE.name:
+            with PartialState().main_process_first():
+                if PartialState().is_main_process:
+                    write_pairs(given.root / recipe.starts_from[0] / "model", given.root / "data")
         for report in run_stage(recipe, root=given.root, shared=True):
             losses[recipe.name].append(report.loss)
             if report.step == given.die_after:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from deeptalk.recipes.align import ALIGN
 from deeptalk.recipes.audio_experts import AUDIO_EXPERTS
 from deeptalk.recipes.joint import JOINT
+from deeptalk.recipes.preference import PREFERENCE
 from deeptalk.recipes.text_experts import TEXT_EXPERTS
 from deeptalk.training.recipe import ByLoad, Source
 
@@ -25,6 +26,9 @@ TINY_ALIGN = replace(
     model=None,
     starts_from=("own",),
     mixture=(Source(manifest="recordings", task="asr"),),
+    evaluation=(Source(manifest="recordings", task="asr"),),
+    eval_every=2,  # before the checkpoint that a killed run goes on from
+    eval_batches=1,
     **SHORT,
 )
 TINY_AUDIO_EXPERTS = replace(
@@ -54,5 +58,7 @@ TINY_JOINT = replace(
     mixture=(replace(SPOKEN, weight=3), Source(manifest="texts", task="text_to_text", weight=5)),
     **SHORT,
 )
+TINY_PREFERENCE = replace(PREFERENCE, name="tiny-preference", starts_from=("tiny-joint",), **SHORT)
+"""It needs pairs that the model of the stage before has scored: `write_pairs`."""
 
-STAGES = (TINY_ALIGN, TINY_AUDIO_EXPERTS, TINY_TEXT_EXPERTS, TINY_JOINT)
+STAGES = (TINY_ALIGN, TINY_AUDIO_EXPERTS, TINY_TEXT_EXPERTS, TINY_JOINT, TINY_PREFERENCE)

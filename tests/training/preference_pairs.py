@@ -1,13 +1,18 @@
 """Pairs of random codes, and each answer's log-probability by hand, one sequence at a time."""
 
 import math
+from pathlib import Path
 
 import torch
 
+from deeptalk.data.manifest import write_manifest
 from deeptalk.data.preference import Pair, PairAnswer, PreferenceBatch, collate_pairs, encode_pair
 from deeptalk.model.deeptalk import DeepTalk
+from deeptalk.model.identity import model_hash
+from deeptalk.model.weights import load
 from deeptalk.streams import Batch, StreamLayout, collate, encode_dialogue, encode_prompt
-from deeptalk.streams.text import ByteTokenizer
+from deeptalk.streams.text import ByteTokenizer, TextTokenizer
+from deeptalk.training.preference import reference_log_probs
 
 LAYOUT, TOKENIZER = StreamLayout.tiny(), ByteTokenizer()
 
@@ -60,3 +65,22 @@ def log_prob_alone(
 def loss_by_hand(margin: float) -> float:
     """-log sigmoid."""
     return math.log1p(math.exp(-margin))
+
+
+def write_pairs(start: Path, data: Path, *, model: str | None = None, precision: str = "fp32") -> None:
+    """Two manifests of pairs that the start model has scored."""
+    scorer, tokenizer = load(start), TextTokenizer(start / "tokenizer.json")
+    ones = [pair(answer(3 + n, seed=n), answer(4, seed=9 + n)) for n in range(3)]
+    encoded = [encode_pair(one, tokenizer=tokenizer, layout=LAYOUT) for one in ones]
+    scores = reference_log_probs(scorer, collate_pairs(encoded, layout=LAYOUT)).T.tolist()
+    records = []
+    for number, (one, (win, lose)) in enumerate(zip(ones, scores, strict=True)):
+        said = {"order": "breadth", "transcript": "yes"}
+        reference = {"win": win, "lose": lose, "model": model or model_hash(scorer), "precision": precision}
+        records.append(
+            {"id": str(number), "prompt": one.prompt, "text": one.text, "speaker": one.speaker}
+            | {"win": {"codes": one.win.codes.tolist(), "wer": 0.0, **said}}
+            | {"lose": {"codes": one.lose.codes.tolist(), "wer": 0.5, **said}, "ref_logp": reference}
+        )
+    for name in ("preference", "preference_eval"):
+        write_manifest(data / f"{name}.jsonl", records, kind="preference")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from own_room import furnish
+from preference_pairs import write_pairs
 
 from deeptalk.training.metrics import read_metrics
 
@@ -77,7 +78,7 @@ def test_all_stages_give_the_losses_of_one_process(
 ) -> None:
     losses = run(launcher(way), fresh(room, tmp_path))
     assert losses.keys() == alone.keys()
-    assert len(alone) == 4
+    assert len(alone) == 5
     for stage, expected in alone.items():
         assert losses[stage] == pytest.approx(expected, rel=1e-5), stage
 
@@ -107,6 +108,7 @@ def test_the_verb_trains_through_all_stages_and_goes_on_after_a_kill(
         told = train(way, root, stage)
         assert told["step"] == len(alone[stage])
         assert not told["is_interrupted"]
+    write_pairs(root / before[-1] / "model", root / "data")
     train(way, root, last, die_after=3)
     metrics = root / last / "run" / "metrics.jsonl"
     assert len(read_metrics(metrics)) == 3

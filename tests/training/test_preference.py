@@ -8,12 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from preference_pairs import LAYOUT, TOKENIZER, alone, answer, batch_of, log_prob_alone, loss_by_hand, pair
+from preference_pairs import (
+    LAYOUT,
+    TOKENIZER,
+    alone,
+    answer,
+    batch_of,
+    log_prob_alone,
+    loss_by_hand,
+    pair,
+    write_pairs,
+)
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from deeptalk.codec import SineCodec, save_codec
-from deeptalk.data.manifest import write_manifest
-from deeptalk.data.preference import LoadedPairs, Pair, PreferenceBatches, collate_pairs, encode_pair
+from deeptalk.data.preference import LoadedPairs, Pair, PreferenceBatches
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.experts import Routing
 from deeptalk.model import DeepTalk, DeepTalkConfig, save
@@ -21,7 +30,6 @@ from deeptalk.model.identity import model_hash
 from deeptalk.model.weights import load
 from deeptalk.recipes import RECIPES
 from deeptalk.streams import IGNORE, StreamLayout, encode_dialogue, encode_prompt
-from deeptalk.streams.text import TextTokenizer
 from deeptalk.training.metrics import read_metrics
 from deeptalk.training.objective import Task
 from deeptalk.training.preference import Preference, joint_log_probs, reference_log_probs
@@ -274,25 +282,6 @@ def start(tmp_path: Path) -> Path:
     save(model, folder, tokenizer_path=tmp_path / "made.json", provenance={})
     save_codec(SineCodec(), folder / "codec")
     return folder
-
-
-def write_pairs(start: Path, data: Path, *, model: str | None = None, precision: str = "fp32") -> None:
-    """Two manifests of pairs that the start model has scored."""
-    scorer, tokenizer = load(start), TextTokenizer(start / "tokenizer.json")
-    ones = [pair(answer(3 + n, seed=n), answer(4, seed=9 + n)) for n in range(3)]
-    encoded = [encode_pair(one, tokenizer=tokenizer, layout=LAYOUT) for one in ones]
-    scores = reference_log_probs(scorer, collate_pairs(encoded, layout=LAYOUT)).T.tolist()
-    records = []
-    for number, (one, (win, lose)) in enumerate(zip(ones, scores, strict=True)):
-        said = {"order": "breadth", "transcript": "yes"}
-        reference = {"win": win, "lose": lose, "model": model or model_hash(scorer), "precision": precision}
-        records.append(
-            {"id": str(number), "prompt": one.prompt, "text": one.text, "speaker": one.speaker}
-            | {"win": {"codes": one.win.codes.tolist(), "wer": 0.0, **said}}
-            | {"lose": {"codes": one.lose.codes.tolist(), "wer": 0.5, **said}, "ref_logp": reference}
-        )
-    for name in ("preference", "preference_eval"):
-        write_manifest(data / f"{name}.jsonl", records, kind="preference")
 
 
 def run(recipe: Recipe, root: Path) -> list[float]:

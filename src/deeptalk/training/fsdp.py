@@ -47,8 +47,15 @@ class FsdpEngine:
         self.optimizer = recipe.optim.build(task.model)
 
     def __call__(self, batch: Any, generator: torch.Generator | None) -> Any:
-        """The task's forward pass."""
-        return self.task(batch, generator)
+        """The task's forward pass.
+
+        Without a backward pass behind it what it has gathered is divided again: else states, which go by the
+        divided parameters, wouldn't be found.
+        """
+        result = self.task(batch, generator)
+        if not torch.is_grad_enabled():
+            self._sharded.reshard()
+        return result
 
     def micro_batch(self, *, is_last: bool) -> AbstractContextManager[None]:
         """Gradients stay with their process until the last micro-batch."""
