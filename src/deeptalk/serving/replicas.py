@@ -155,7 +155,7 @@ class Replica:
     async def record_routing_stats(self) -> dict[str, Any]:
         """What the router asks for from time to time."""
         free = self._service.limits.max_sessions - self._service.admission.num_active
-        return {"free_slots": free if self._service.is_ready else 0, "at": time.monotonic()}
+        return {"free_slots": free if self._service.is_ready else 0, "at": time.time()}
 
     async def check_health(self) -> None:
         """Raise where the model is stuck: Ray then starts another replica in this one's place."""

@@ -2,21 +2,26 @@
 
 # pyright: reportMissingImports=false
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 
+ON_THE_WAY_SECONDS = 0.1
+"""A request that was sent so shortly before a report may not be in it."""
+
 
 class FreeSlotsRouter(ConsistentHashRouter):
     """A session that is named goes where it went before, by its hash; others where most slots are free.
 
-    Replicas report their free slots from time to time; what was sent to one since then counts as taken.
+    Replicas report their free slots from time to time, and a report is on its way for a while: what was sent
+    to a replica since its report was made counts as taken.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._since: dict[Any, tuple[Any, set[str]]] = {}
+        self._sent: dict[Any, dict[str, float]] = {}
 
     async def choose_replicas(
         self, candidate_replicas: Sequence[Any], pending_request: Any | None = None
@@ -27,16 +32,12 @@ class FreeSlotsRouter(ConsistentHashRouter):
             return await super().choose_replicas(list(candidate_replicas), pending_request)
         pending_request.routing_context.should_backoff = True  # pyright: ignore[reportOptionalMemberAccess]
         ranked = sorted(candidate_replicas, key=self._free_slots, reverse=True)
-        self._sent_to(ranked[0]).add(metadata.internal_request_id)
+        self._sent[ranked[0].replica_id][metadata.internal_request_id] = time.time()
         return [[replica] for replica in ranked]
 
     def _free_slots(self, replica: Any) -> float:
-        return replica.routing_stats.get("free_slots", 0) - len(self._sent_to(replica))
-
-    def _sent_to(self, replica: Any) -> set[str]:
-        """The requests that were sent to a replica since its last report."""
-        reported, sent = replica.routing_stats.get("at"), set[str]()
-        if replica.replica_id in self._since and self._since[replica.replica_id][0] == reported:
-            return self._since[replica.replica_id][1]
-        self._since[replica.replica_id] = (reported, sent)
-        return sent
+        told = replica.routing_stats
+        since = told.get("at", 0.0) - ON_THE_WAY_SECONDS
+        sent = self._sent.get(replica.replica_id, {})
+        self._sent[replica.replica_id] = {name: at for name, at in sent.items() if at >= since}
+        return told.get("free_slots", 0) - len(self._sent[replica.replica_id])
