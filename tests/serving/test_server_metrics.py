@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from realtime_client import Client
+from realtime_client import Client, sound
 from starlette.testclient import TestClient
 
 from deeptalk.decoding import DecodingOptions, LoadedModel
@@ -176,3 +176,43 @@ def test_late_sound_is_counted_and_answers_are_logged_without_words(
         "usage": response["usage"],
     }
     assert "xylophone" not in caplog.text
+
+
+def test_what_is_said_is_logged_where_that_is_wanted(loaded: LoadedModel, caplog: pytest.LogCaptureFixture):
+    """`--log-transcripts`: a warning first, then the words of answers, by socket and HTTP, and heard ones."""
+    caplog.set_level(logging.INFO)
+    limits = ServerLimits(answer_seconds=0.4)
+    service = Service(
+        ModelThread(loaded, limits=limits), model="tiny", transcribes=True, logs_transcripts=True
+    )
+    assert "what is said goes to this log" in caplog.text
+    body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}
+    with TestClient(create_app(service, Security()), base_url="http://127.0.0.1:8000") as client:
+        while not service.is_ready:
+            time.sleep(0.01)
+        answer = client.post("/v1/chat/completions", json=body).json()
+        with client.websocket_connect("ws://127.0.0.1:8000/v1/realtime") as socket:
+            written_down = {"audio": {"input": {"turn_detection": None, "transcription": {"model": "any"}}}}
+            for event in (
+                {"type": "session.update", "session": written_down},
+                {"type": "input_audio_buffer.append", "audio": sound(0.4)},
+                {"type": "input_audio_buffer.commit"},
+                {"type": "response.create"},
+            ):
+                socket.send_json(event)
+            names, transcript, output = set[str](), "", []
+            while not {events.RESPONSE_DONE, events.TRANSCRIPTION_COMPLETED} <= names:
+                event = socket.receive_json()
+                names.add(event["type"])
+                transcript = (
+                    event.get("transcript", transcript) if "transcription" in event["type"] else transcript
+                )
+                output = event["response"]["output"] if event["type"] == events.RESPONSE_DONE else output
+    told = [
+        record.message.split(" ", 1) for record in caplog.records if record.message[:5] in ("turn ", "heard")
+    ]
+    [by_http, by_socket] = [json.loads(line) for kind, line in told if kind == "turn"]
+    [heard] = [json.loads(line) for kind, line in told if kind == "heard"]
+    assert by_http["said"] == answer["choices"][0]["message"]["content"]
+    assert by_socket["output"] == output
+    assert heard["transcript"] == transcript

@@ -6,12 +6,13 @@ import itertools
 import random
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from realtime_client import Client
 
-from deeptalk.decoding import DecodingOptions, Limits, load
+from deeptalk.decoding import DecodingOptions, Limits, LoadedModel, load
 from deeptalk.evaluation.normalize import plain
 from deeptalk.evaluation.questions import FIVE_CATEGORIES, EvalSet
 from deeptalk.serving import events
@@ -20,7 +21,8 @@ from deeptalk.serving.detector import Heard, TurnDetector
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.model_thread import ModelThread, Request
 from deeptalk.serving.settings import EAGERNESS, TurnDetection, new_session, read_settings, updated
-from deeptalk.serving.turns import Ear
+from deeptalk.serving.turns import Ear, Said
+from deeptalk.serving.words import CHARACTERS_PER_SECOND
 
 RATE = 16_000
 
@@ -241,6 +243,65 @@ def test_no_delta_follows_the_start_of_speech(still: ModelThread, nth: int):
         driving.cancel()
 
     asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_a_hundred_times_the_user_breaks_in(loaded: LoadedModel):
+    """At any moment of an answer: no piece of it follows, it ends once, and no unheard word stays."""
+    still = ModelThread(loaded, limits=ServerLimits(answer_seconds=0.8, context_positions=60))
+    chance, clock = random.Random(0), 0.0
+
+    async def work(ticks: int) -> None:
+        for _ in range(ticks):
+            still.tick()
+            await asyncio.sleep(0)
+
+    async def until(client: Client, name: str) -> dict[str, Any]:
+        coming = asyncio.create_task(client.until(name))
+        while not coming.done():
+            await work(1)
+        return await coming
+
+    async def break_in(client: Client) -> tuple[str, int]:
+        """Hear some of the answer and say a sentence; how the answer ended, and where in the events."""
+        nonlocal clock
+        response = client.session._response
+        assert response is not None
+        await work(chance.randint(0, 24))
+        heard_seconds = chance.uniform(0.0, 0.9) * response.item.sound_ms / 1000
+        clock += heard_seconds
+        begun = len(client.of(events.SPEECH_STARTED))
+        sentence = [voice(chance.uniform(0.45, 0.9), rate=24_000), hush(0.8, rate=24_000)]
+        for chunk in torch.cat(sentence).split(2400):
+            await client.send("input_audio_buffer.append", audio=sent(chunk))
+            await work(chance.randint(0, 1))
+        assert len(client.of(events.SPEECH_STARTED)) == begun + 1
+        done = (await until(client, events.RESPONSE_DONE))["response"]
+        kept = "".join(turn.text for turn in response.item.turns if isinstance(turn, Said))
+        assert len(kept) <= CHARACTERS_PER_SECOND * heard_seconds
+        assert response.item.said.startswith(kept)
+        assert done["id"] == response.id
+        return done["status"], done["id"]
+
+    async def main() -> list[str]:
+        statuses: list[str] = []
+        async with Client(still, now=lambda: clock) as client:
+            await client.say("hello")
+            await client.send("response.create")
+            for _ in range(100):
+                await until(client, events.RESPONSE_CREATED)
+                status, response_id = await break_in(client)
+                statuses.append(status)
+                names = [event["type"] for event in client.events]
+                start = len(names) - names[::-1].index(events.SPEECH_STARTED)
+                after = [event for event in client.events[start:] if event.get("response_id") == response_id]
+                assert not {events.AUDIO_DELTA, events.TRANSCRIPT_DELTA} & {event["type"] for event in after}
+            ids = [event["response"]["id"] for event in client.of(events.RESPONSE_DONE)]
+            assert len(set(ids)) == len(ids) == 100
+        return statuses
+
+    statuses = asyncio.run(main())
+    assert min(statuses.count(status) for status in ("cancelled", "incomplete")) > 10
 
 
 def test_a_long_silence_after_an_answer_is_a_turn(thread: ModelThread):

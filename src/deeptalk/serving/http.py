@@ -1,7 +1,9 @@
 """What the HTTP routes share: bodies within limits, errors as JSON, answers from slot to end."""
 
 import asyncio
+import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import wraps
@@ -102,14 +104,18 @@ class Answering:
         outlet = self._service.thread.new_outlet()
         self._outlets.append(outlet)
         self._service.thread.ask(Request(turns=turns, mode=mode, options=options, outlet=outlet, seed=seed))
-        status = "cancelled"
+        status, said, began = "cancelled", "", time.monotonic()
         try:
             async for piece in outlet.pieces():
+                said += piece.text
                 yield piece
             assert outlet.ended is not None
             status = outlet.ended.status
         finally:
             self._service.metrics.count("deeptalk_turns_total", status)
+            told = {"mode": mode, "status": status, "seconds": round(time.monotonic() - began, 3)}
+            words = {"said": said} if self._service.logs_transcripts else {}
+            _logger.info("turn %s", json.dumps(told | words, ensure_ascii=False))
         if outlet.ended.error is not None:
             raise outlet.ended.error
         yield outlet.ended

@@ -48,7 +48,8 @@ class RealtimeSession:
     """One client's conversation. ``send`` takes one JSON text; ``receive`` is called with one at a time.
 
     ``begins_with`` are settings from the start, which somebody has checked. Where it ``transcribes``, clients
-    may have what they say written down. ``new_voice`` makes what tells voice from noise.
+    may have what they say written down. Where it ``logs_transcripts``, words go to the log.
+    ``new_voice`` makes what tells voice from noise.
     ``failed`` is done when an answer could not be sent: the session is then to be closed.
     """
 
@@ -61,6 +62,7 @@ class RealtimeSession:
         is_beta: bool = False,
         follows_instructions: bool = False,
         transcribes: bool = False,
+        logs_transcripts: bool = False,
         begins_with: Mapping[str, Any] | None = None,
         new_voice: Callable[[float], Voice] = LoudVoice,
         now: Callable[[], float] = time.monotonic,
@@ -68,6 +70,7 @@ class RealtimeSession:
         self._thread, self._limits = thread, thread.limits
         self._send, self._is_beta, self._now = send, is_beta, now
         self._follows_instructions, self._new_voice = follows_instructions, new_voice
+        self._logs_transcripts = logs_transcripts
         voices = thread.loaded.voices
         expires_at = int(time.time() + self._limits.session_seconds)
         fresh = new_session(
@@ -91,7 +94,9 @@ class RealtimeSession:
         self._instructions: Said | None = None
         self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._transcripts = (
-            InputTranscripts(thread, self._emit, on_failure=self._fail) if transcribes else None
+            InputTranscripts(thread, self._emit, on_failure=self._fail, logs=logs_transcripts)
+            if transcribes
+            else None
         )
         self._num_heard = 0
         self._turn_id = ""
@@ -191,8 +196,9 @@ class RealtimeSession:
             if unless():
                 return
             text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-            try:
-                await asyncio.wait_for(self._send(text), self._limits.stalled_seconds)
+            try:  # not wait_for, which before Python 3.12 may lose the end of the task that waits
+                async with asyncio.timeout(self._limits.stalled_seconds):
+                    await self._send(text)
             except TimeoutError as error:
                 raise SessionClosed(1008, "output_backlog") from error
 
@@ -560,11 +566,12 @@ class RealtimeSession:
             self.failed.set_result(error)
 
     def _tell_of(self, done: Mapping[str, Any], *, began: float) -> None:
-        """Count an answer that has ended, and log it without anything that was said."""
+        """Count an answer that has ended, and log it, what was said only where that is wanted."""
         self._thread.metrics.count("deeptalk_turns_total", done["status"])
         ids = {"session": self._session["id"], "response": done["id"], "status": done["status"]}
         times = {"seconds": round(self._now() - began, 3), "usage": done["usage"]}
-        _logger.info("turn %s", json.dumps(ids | times))
+        said = {"output": done["output"]} if self._logs_transcripts else {}
+        _logger.info("turn %s", json.dumps(ids | times | said, ensure_ascii=False))
 
     def _answer_soon(self) -> None:
         """Answer now, or when the answer that is being sent has ended."""

@@ -1,6 +1,7 @@
 """What all requests share: the model thread, the slots, and whether the server is going down."""
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -12,6 +13,8 @@ from deeptalk.serving.model_thread import ModelThread
 from deeptalk.serving.realtime import RealtimeSession
 from deeptalk.serving.security import Principal
 from deeptalk.serving.watchdog import patience_of
+
+_logger = logging.getLogger(__name__)
 
 PARTING_SECONDS = 2.0
 """What sessions have for their close when the server goes down."""
@@ -57,7 +60,8 @@ class Admission:
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            await asyncio.wait_for(asyncio.shield(turn), self._limits.waiting_seconds)
+            async with asyncio.timeout(self._limits.waiting_seconds):
+                await asyncio.shield(turn)
         except (TimeoutError, asyncio.CancelledError) as error:
             if turn.done():
                 self._hand_on()
@@ -75,7 +79,10 @@ class Admission:
 
 
 class Service:
-    """One model served under a name; ``leaves_with`` is what sessions are told when it goes down."""
+    """One model served under a name; ``leaves_with`` is what sessions are told when it goes down.
+
+    Where it ``logs_transcripts`` the words of answers, and those heard that are written down, are logged.
+    """
 
     def __init__(
         self,
@@ -84,12 +91,16 @@ class Service:
         model: str,
         follows_instructions: bool = False,
         transcribes: bool = False,
+        logs_transcripts: bool = False,
         new_voice: Callable[[float], Voice] = LoudVoice,
         is_restarting: bool = False,
     ) -> None:
         self.thread, self.model, self.new_voice = thread, model, new_voice
         self.leaves_with = (1012, "restarting") if is_restarting else (1001, "going_away")
         self.follows_instructions, self.transcribes = follows_instructions, transcribes
+        self.logs_transcripts = logs_transcripts
+        if logs_transcripts:
+            _logger.warning("--log-transcripts: what is said goes to this log, word by word")
         self.limits, self.metrics = thread.limits, thread.metrics
         self.admission = Admission(thread.limits)
         self.patience_seconds = patience_of(thread.loaded)

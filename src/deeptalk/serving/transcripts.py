@@ -1,6 +1,8 @@
 """What a session's user has said, written down by the model itself, when it has nothing better to do."""
 
 import asyncio
+import json
+import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +16,8 @@ from deeptalk.serving.outlet import Outlet
 from deeptalk.serving.response import Emit, Response, told
 from deeptalk.serving.turns import Ear
 
+_logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Heard:
@@ -26,10 +30,20 @@ class _Heard:
 
 
 class InputTranscripts:
-    """The spoken turns of one session, one after the other; ``on_failure`` is told what could not be sent."""
+    """The spoken turns of one session, one after the other; ``on_failure`` is told what could not be sent.
 
-    def __init__(self, thread: ModelThread, emit: Emit, *, on_failure: Callable[[Exception], None]) -> None:
-        self._thread, self._emit, self._on_failure = thread, emit, on_failure
+    Where it ``logs``, their words go to the log as well.
+    """
+
+    def __init__(
+        self,
+        thread: ModelThread,
+        emit: Emit,
+        *,
+        on_failure: Callable[[Exception], None],
+        logs: bool = False,
+    ) -> None:
+        self._thread, self._emit, self._on_failure, self._logs = thread, emit, on_failure, logs
         self._waiting: deque[_Heard] = deque()
         self._outlet: Outlet | None = None
         self._task: asyncio.Task[None] | None = None
@@ -80,5 +94,8 @@ class InputTranscripts:
             await self._emit(events.TRANSCRIPTION_FAILED, **place, error=told(outlet.ended.error))
             return
         heard.item.content[0]["transcript"] = text
+        if self._logs:
+            told_of = {"item": heard.item.id, "transcript": text}
+            _logger.info("heard %s", json.dumps(told_of, ensure_ascii=False))
         usage = {"type": "duration", "seconds": round(heard.seconds, 3)}
         await self._emit(events.TRANSCRIPTION_COMPLETED, **place, transcript=text, usage=usage)

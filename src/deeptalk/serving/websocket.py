@@ -38,6 +38,7 @@ async def _hold(socket: WebSocket, service: Service) -> None:
         is_beta=socket.headers.get("openai-beta") == "realtime=v1",
         follows_instructions=service.follows_instructions,
         transcribes=service.transcribes,
+        logs_transcripts=service.logs_transcripts,
         begins_with=principal_of(socket.scope).session,
         new_voice=service.new_voice,
     )
