@@ -192,7 +192,7 @@ def test_certificates_that_can_not_be_used(tmp_path: Path, monkeypatch: pytest.M
         ):
             pass
     result = CliRunner().invoke(command_line, ["serve", "--port", "0", "--tls-cert", str(broken)])
-    assert (result.exit_code, "can't be used for TLS" in result.output) == (2, True)
+    assert (result.exit_code, "can't be used for TLS" in result.output) == (1, True)
     result = CliRunner().invoke(command_line, ["serve", "--max-sessions-per-key", "1"])
     assert (result.exit_code, "needs a key" in result.output) == (2, True)
     monkeypatch.setenv("PATH", str(tmp_path))

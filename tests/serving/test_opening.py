@@ -131,6 +131,15 @@ def test_what_goes_wrong_while_opening_ends_the_server():
 
 def test_a_model_that_is_not_there_is_told_in_one_line():
     result = CliRunner().invoke(command_line, ["serve", "--port", "0", "--model", "no/such/model"])
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "no/such/model" in result.output
     assert "Traceback" not in result.output
+
+
+def test_too_little_memory_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("deeptalk.cli.opening.load", fail)
+    result = CliRunner().invoke(command_line, ["serve", "--port", "0"])
+    assert (result.exit_code, result.output.strip()) == (1, "There is too little memory for the model.")

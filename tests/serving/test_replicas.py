@@ -1,12 +1,15 @@
 """Two servers behind one address, on Ray Serve where it is installed."""
 
 import asyncio
+import importlib
 import json
 import os
 import signal
 import socket
+import sys
 import urllib.request
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,7 +76,57 @@ def test_replicas_need_ray_and_a_port(monkeypatch: pytest.MonkeyPatch):
     assert (result.exit_code, "--port" in result.output) == (2, True)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     result = CliRunner().invoke(command_line, ["serve", "--replicas", "2"])
-    assert (result.exit_code, "deeptalk[ray]" in result.output) == (2, True)
+    assert (result.exit_code, "deeptalk[ray]" in result.output) == (1, True)
+
+
+class Stock:
+    """In the place of Ray's router."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    async def choose_replicas(self, candidates: list[Any], pending: Any) -> str:
+        return "by its hash"
+
+
+def test_a_late_report_hides_no_session(monkeypatch: pytest.MonkeyPatch):
+    """A report is on its way for a while: what was sent since it was made is taken all the same."""
+    *parents, name = (
+        "ray",
+        "ray.serve",
+        "ray.serve.experimental",
+        "ray.serve.experimental.consistent_hash_router",
+    )
+    for each in parents:
+        monkeypatch.setitem(sys.modules, each, ModuleType(each))
+    module = ModuleType(name)
+    module.__dict__["ConsistentHashRouter"] = Stock
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "deeptalk.serving.routing", raising=False)
+    routing = importlib.import_module("deeptalk.serving.routing")
+    monkeypatch.delitem(sys.modules, "deeptalk.serving.routing")
+    clock = [100.0]
+    monkeypatch.setattr(routing.time, "time", lambda: clock[0])
+    router: Any = routing.FreeSlotsRouter()
+    replicas = [
+        SimpleNamespace(replica_id=each, routing_stats={"free_slots": 2, "at": 99.0}) for each in "ab"
+    ]
+
+    def chosen(number: int, session_id: str = "") -> Any:
+        metadata = SimpleNamespace(session_id=session_id, internal_request_id=str(number))
+        pending = SimpleNamespace(metadata=metadata, routing_context=SimpleNamespace(should_backoff=False))
+        ranked = asyncio.run(router.choose_replicas(replicas, pending))
+        return ranked if session_id else ranked[0][0].replica_id
+
+    assert [chosen(number) for number in range(4)] == ["a", "b", "a", "b"]
+    clock[0] = 101.0
+    replicas[0].routing_stats = {"free_slots": 2, "at": 99.5}  # made before anything was sent
+    assert chosen(5) == "a"
+    assert chosen(6) == "b"
+    clock[0] = 102.05
+    replicas[1].routing_stats = {"free_slots": 1, "at": 102.0}
+    assert [chosen(7), chosen(8)] == ["b", "b"]
+    assert chosen(9, session_id="s") == "by its hash"
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """``deeptalk serve``: the model behind a socket."""
 
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,6 +23,9 @@ UNLIMITED = 2**20
 
 SESSIONS, SESSIONS_ACCELERATED = 2, 8
 
+NOT_STARTED = 1
+"""The exit status where the port is taken, a file or a package is missing, or memory does not suffice."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Served:
@@ -31,6 +36,7 @@ class Served:
     limits: "ServerLimits"
     follows_instructions: bool
     transcribes: bool
+    logs_transcripts: bool
     vad: Literal["auto", "energy", "silero"]
     is_restarting: bool
 
@@ -46,6 +52,7 @@ class Served:
             model=self.model,
             follows_instructions=self.follows_instructions,
             transcribes=self.transcribes,
+            logs_transcripts=self.logs_transcripts,
             new_voice=detector_of(self.vad),
             is_restarting=self.is_restarting,
         )
@@ -186,6 +193,12 @@ def serve(
             help="Let clients have what users say written down, by the model itself; it costs a row more.",
         ),
     ] = "off",
+    log_transcripts: Annotated[
+        bool,
+        typer.Option(
+            "--log-transcripts", help="Write what is said into the log, for everybody who reads it."
+        ),
+    ] = False,
     vad: Annotated[
         Literal["auto", "energy", "silero"],
         typer.Option(
@@ -236,13 +249,12 @@ def serve(
         limits=limits,
         follows_instructions=instructions,
         transcribes=input_transcripts == "model",
+        logs_transcripts=log_transcripts,
         vad=vad,
         is_restarting=restarting,
     )
-    with ExitStack() as held:
-        certificate = held.enter_context(
-            certificate_for(host, cert=tls_cert, key=tls_key, is_self_signed=self_signed)
-        )
+    wanted = certificate_for(host, cert=tls_cert, key=tls_key, is_self_signed=self_signed)
+    with _starting(), wanted as certificate:
         scheme = "http" if certificate is None else "https"
 
         def tell(address: str, bound: int) -> None:
@@ -282,6 +294,21 @@ def serve(
             )
     if status:
         raise typer.Exit(status)
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Tell in one line what keeps a server from its work, and leave with ``NOT_STARTED``."""
+    from deeptalk.errors import DeepTalkError
+
+    try:
+        yield
+    except (DeepTalkError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, DeepTalkError | MemoryError) and "memory" not in str(error):
+            raise
+        plain = isinstance(error, DeepTalkError)
+        print(error if plain else "There is too little memory for the model.", file=sys.stderr)
+        raise typer.Exit(NOT_STARTED) from error
 
 
 def _check_device(device: str, *, num_replicas: int) -> None:

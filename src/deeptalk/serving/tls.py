@@ -3,7 +3,7 @@
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,13 +22,19 @@ class Certificate:
     key: Path | None = None
 
 
-@contextmanager
 def certificate_for(
     host: str, *, cert: Path | None, key: Path | None, is_self_signed: bool
-) -> Iterator[Certificate | None]:
-    """What is asked for on the command line, while the block runs; None for a server without TLS."""
+) -> AbstractContextManager[Certificate | None]:
+    """What is asked for on the command line, while a block runs; None for a server without TLS."""
     if (key is not None and cert is None) or (cert is not None and is_self_signed):
         raise ConfigError("Give --tls-cert, with its --tls-key, or --self-signed, or none of them.")
+    return _certificate(host, cert=cert, key=key, is_self_signed=is_self_signed)
+
+
+@contextmanager
+def _certificate(
+    host: str, *, cert: Path | None, key: Path | None, is_self_signed: bool
+) -> Iterator[Certificate | None]:
     if is_self_signed:
         with _self_signed(host) as made:
             yield made
