@@ -1,4 +1,7 @@
-"""Whatever clients send, to routes, sockets and parsers; ``make fuzz EXAMPLES=10000`` sends more of it."""
+"""Whatever clients send, to routes, sockets and parsers; ``make fuzz EXAMPLES=10000`` sends more of it.
+
+``make fuzz-bytes MINUTES=10`` gives every parser of bytes something new for so long.
+"""
 
 import asyncio
 import base64
@@ -7,8 +10,9 @@ import io
 import json
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -41,6 +45,12 @@ from deeptalk.serving.wire import ClientError, parse_base64, parse_json
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 """How many of each kind; 0 for the few and always same ones of the suite."""
+
+MINUTES = float(os.environ.get("FUZZ_MINUTES", "0"))
+"""How long each parser of bytes is tried; 0 for a few examples."""
+
+LONGEST = timedelta(seconds=5)
+"""What an example of a parser that is tried for long may take."""
 
 LIMITS = ServerLimits(answer_seconds=0.4, max_sessions=4, positions_per_tick=16, max_items=12)
 
@@ -309,6 +319,25 @@ def test_http_routes_by_their_schema(mode: str, monkeypatch: pytest.MonkeyPatch)
 # what reads bytes
 
 
+def lasting(few: int) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """A test of ``few`` examples, or of new ones for as long as was asked for."""
+
+    def decorate(test: Callable[[], None]) -> Callable[[], None]:
+        if not MINUTES:
+            return fuzz(few)(test)
+        drawn = settings(max_examples=1000, deadline=LONGEST, database=None)(test)
+
+        def last() -> None:
+            until = time.monotonic() + 60 * MINUTES
+            while time.monotonic() < until:
+                drawn()
+
+        last.__name__, last.__doc__ = test.__name__, test.__doc__
+        return last
+
+    return decorate
+
+
 def wav_of(samples: np.ndarray, form: str) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, samples, 16_000, format=form)
@@ -319,7 +348,7 @@ FILES = [wav_of(0.1 * np.sin(np.arange(3200) / 9), form) for form in ("WAV", "FL
 DAMAGE = st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=8)
 
 
-@fuzz(60)
+@lasting(60)
 @given(given_bytes=st.binary(max_size=64) | st.text(max_size=64).map(str.encode), depth=st.integers(0, 200))
 def test_json_of_any_bytes(given_bytes: bytes, depth: int):
     for data in (given_bytes, b'{"a":' + b"[" * depth + given_bytes + b"]" * depth + b"}"):
@@ -327,7 +356,7 @@ def test_json_of_any_bytes(given_bytes: bytes, depth: int):
             assert isinstance(parse_json(data), dict)
 
 
-@fuzz(60)
+@lasting(60)
 @given(text=st.text(max_size=64), data=st.binary(max_size=64))
 def test_base64_of_any_text(text: str, data: bytes):
     with suppress(ClientError):
@@ -335,7 +364,7 @@ def test_base64_of_any_text(text: str, data: bytes):
     assert parse_base64(base64.b64encode(data).decode(), param="audio") == data
 
 
-@fuzz(30)
+@lasting(30)
 @given(pieces=st.lists(st.binary(max_size=200), max_size=4), kind=st.sampled_from(sorted(RATES)))
 def test_samples_of_any_bytes(pieces: list[bytes], kind: Any):
     from deeptalk.serving.audio_formats import AudioFormat
@@ -347,7 +376,7 @@ def test_samples_of_any_bytes(pieces: list[bytes], kind: Any):
     assert bool(heard.finish().isfinite().all())
 
 
-@fuzz(60)
+@lasting(60)
 @given(number=st.integers(0, 3), damage=DAMAGE, cut=st.integers(0, 2**14), junk=st.binary(max_size=64))
 def test_files_of_any_bytes(number: int, damage: list[tuple[int, int]], cut: int, junk: bytes):
     data = bytearray(FILES[number])
