@@ -25,6 +25,7 @@ from deeptalk.backbone.cache_argument import cache_argument
 from deeptalk.backbone.checkpoint import (
     check_dtype,
     check_room,
+    check_tensors,
     find_checkpoint,
     read_settings,
     stored_tensors,
@@ -267,6 +268,9 @@ def _load(source: str | Path, *, dtype: torch.dtype, attention: str | None, expe
     check_room(folder, sum(prod(tensor.shape) for tensor in stored.values()) * dtype.itemsize)
     options = model_options(config, dtype=dtype, attention=attention, experts=experts)
     is_packed = bool(settings.get("quantization_config"))
+    if not is_packed:
+        with torch.device("meta"):
+            check_tensors(folder, AutoModelForCausalLM.from_config(config), stored, is_exact=False)
     if is_packed:
         config.quantization_config = {**settings["quantization_config"], "dequantize": True}
     try:

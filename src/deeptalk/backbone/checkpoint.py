@@ -245,11 +245,14 @@ def map_tensors(model: PreTrainedModel, names: Iterable[str]) -> dict[str, str |
     return {name: target if target in own else None for name, target in mapped.items()}
 
 
-def check_tensors(folder: Path, model: PreTrainedModel, stored: Mapping[str, StoredTensor]) -> None:
+def check_tensors(
+    folder: Path, model: PreTrainedModel, stored: Mapping[str, StoredTensor], *, is_exact: bool = True
+) -> None:
     """Refuse a checkpoint whose tensors don't fill every tensor of the model, or more than that.
 
     Raises:
-        CheckpointError: tensors are missing, of another size, or have no place in the model.
+        CheckpointError: tensors are missing, of another size, or, where ``is_exact``, have no place in the
+            model.
     """
     ignored = model._keys_to_ignore_on_load_unexpected or ()
     sizes: dict[str, int] = defaultdict(int)
@@ -263,7 +266,8 @@ def check_tensors(folder: Path, model: PreTrainedModel, stored: Mapping[str, Sto
     expected = {name: tensor.numel() for name, tensor in model.state_dict().items()}
     missing = [name for name in expected if name not in sizes and name not in tied]
     unequal = [name for name, size in sizes.items() if size != expected[name]]
-    refuse_tensors(folder, {"missing": missing, "of another size": unequal, "without a place": foreign})
+    faults = {"missing": missing, "of another size": unequal, "without a place": foreign if is_exact else []}
+    refuse_tensors(folder, faults)
 
 
 def refuse_tensors(path: Path, faults: Mapping[str, Sequence[str]]) -> None:
