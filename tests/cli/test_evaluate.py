@@ -39,10 +39,8 @@ def run(*arguments: object, code: int = 0):
 
 @pytest.fixture
 def questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    def short(**_: int) -> Limits:
-        return Limits(max_frames=2, max_text_tokens=3)
-
-    monkeypatch.setattr("deeptalk.evaluation.answers.Limits", short)
+    short = Limits(max_frames=2, max_text_tokens=3)
+    monkeypatch.setattr("deeptalk.evaluation.answers.LIMITS", short)
     folder, lines, at = tmp_path / "questions", [], 0.0
     folder.mkdir()
     for number, (category, text_only, asked, answers) in enumerate(ITEMS):

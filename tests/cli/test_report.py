@@ -98,7 +98,7 @@ def test_samples_are_heard_in_the_page_and_nowhere_else(questions, results, tmp_
 @pytest.fixture
 def short(monkeypatch):
     limits = Limits(max_frames=3, max_text_tokens=3)
-    monkeypatch.setattr("deeptalk.evaluation.answers.Limits", lambda **_: limits)
+    monkeypatch.setattr("deeptalk.evaluation.answers.LIMITS", limits)
 
 
 @pytest.mark.usefixtures("short")

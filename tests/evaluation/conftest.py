@@ -54,6 +54,6 @@ def loaded() -> LoadedModel:
 def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers of two frames and three bytes at most, asked for one by one or in batches."""
     limits = Limits(max_frames=2, max_text_tokens=3)
-    monkeypatch.setattr("deeptalk.evaluation.answers.Limits", lambda **_: limits)
+    monkeypatch.setattr("deeptalk.evaluation.answers.LIMITS", limits)
     options = DecodingOptions(limits=limits)
     monkeypatch.setattr("deeptalk.decoding.conversation.DecodingOptions", lambda: options)

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -273,8 +274,13 @@ class PocketEvaluation:
                 )
 
     def _items(self, *categories: str) -> tuple[EvalItem, ...]:
-        items = self.questions.of(*categories)[:: self.every]
-        return items[: self.limit] if self.limit else items
+        items, kept = self.questions.of(*categories)[:: self.every], Counter[str]()
+        found = []
+        for item in items:
+            if self.limit is None or kept[item.category] < self.limit:
+                found.append(item)
+                kept[item.category] += 1
+        return tuple(found)
 
     def _frames(self, item: EvalItem, turn: int) -> Float[Tensor, "U D"]:
         return self.respondent.hear(self.questions.speech(item.turns[turn]))

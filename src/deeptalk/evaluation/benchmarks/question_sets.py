@@ -221,7 +221,8 @@ def _layout_of(rows: Sequence[Row]) -> str:
         if field in fields:
             return layout
     raise ConfigError(
-        f"the layout can't be told from the fields {', '.join(fields)}; name one of the layouts."
+        f"the layout can't be told: none of the fields {', '.join(_TOLD_BY)} is among {', '.join(fields)}; "
+        f"name it with --layout: {', '.join(LAYOUTS)}."
     )
 
 
