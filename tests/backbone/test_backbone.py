@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deeptalk.backbone import RouterMask, open_backbone, split_experts
+from deeptalk.backbone import RouterMask, few_tokens, open_backbone, split_experts
 from deeptalk.backbone.families import find_moe_layers
 from deeptalk.backbone.tiny import FAMILIES
 from deeptalk.errors import CheckpointError, ConfigError
@@ -37,6 +37,23 @@ def test_shape_and_tables(backbone) -> None:
     assert backbone.embed_tokens.weight is backbone.model.model.embed_tokens.weight
     assert backbone.lm_head.weight is backbone.model.lm_head.weight
     assert backbone.hidden_size == 16
+
+
+@pytest.mark.parametrize("length", [1, 12])
+def test_what_trains_multiplies_experts_by_grouped_mm(
+    backbone, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """In every layer once for each bank; a token or two go another way."""
+    grouped, calls = few_tokens.grouped_mm_experts_forward, []
+
+    def count(module, *arguments):
+        calls.append(module.num_experts)
+        return grouped(module, *arguments)
+
+    monkeypatch.setattr(few_tokens, "grouped_mm_experts_forward", count)
+    split_experts(backbone, torch.tensor([[True] * 2 + [False] * 4] * 2))
+    backbone(torch.randn(1, length, 16)).hidden.sum().backward()
+    assert sorted(calls) == ([] if length == 1 else [2, 2, 4, 4])
 
 
 def test_stock_names_are_kept(backbone) -> None:

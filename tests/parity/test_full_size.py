@@ -95,13 +95,14 @@ def test_the_released_scripts_move_what_they_move(outline: Backbone) -> None:
 def test_memory_of_every_stage_is_that_of_the_arithmetic(outline: Backbone) -> None:
     plan = {stage.stage: stage for stage in plan_memory(outline)}
     expected = {  # method.md, section 10, and for several GPUs performance.md, section 5.2
+        "align": (35.1, 32.7, 4.4),  # 16.20 B; of these the adapter of stride 4 and the new rows: 0.193 B
         "audio-experts": (52.9, 34.9, 6.7),
         "audio-experts --dense": (26.8, 8.9, 3.4),
         "text-experts": (215, 55.2, 26.9),
         "joint": (254, 60.1, 31.8),
         "preference": (254, 60.1, 31.8),  # as stage 3: the reference's log-probabilities are precomputed
     }
-    assert set(plan) == {"align", *expected}
+    assert set(plan) == set(expected)
     for name, given in expected.items():
         stage = plan[name]
         got = [stage.one_gpu_bytes, stage.zero2_bytes(8), stage.zero3_bytes(8)]
@@ -111,5 +112,7 @@ def test_memory_of_every_stage_is_that_of_the_arithmetic(outline: Backbone) -> N
         rows = 2 if name == "preference" else 1  # of a pair
         assert 4 <= stage.activation_bytes / rows / GB <= 7
     small = {name: plan[name].one_gpu_8bit_bytes - plan[name].activation_bytes for name in expected}
-    assert [small[name] / GB for name in expected] == pytest.approx([38.3, 12.2, 84.5, 95.7, 95.7], rel=0.05)
+    assert [small[name] / GB for name in expected] == pytest.approx(
+        [33.2, 38.3, 12.2, 84.5, 95.7, 95.7], rel=0.05
+    )
     assert plan["audio-experts"].num_trained == pytest.approx(1.47e9, rel=0.01)
