@@ -59,7 +59,10 @@ def test_spoken_questions_are_answered_in_speech_and_scored(questions, model_fol
         if line["audio"] is not None:
             assert soundfile.info(out / line["audio"]).duration == pytest.approx(line["seconds"])
     assert str(tmp_path) not in (out / "answers.jsonl").read_text() + (out / "run.json").read_text()
+    assert json.loads((out / "recogniser.json").read_text()) == told["recogniser"]
     before = (out / "answers.jsonl").read_bytes()
+    run(*given[:-2], "--allow-missing")  # nobody listens
+    assert not (out / "recogniser.json").exists()
     assert json.loads(run(*given, "--json", "--allow-missing").stdout) == told
     assert (out / "answers.jsonl").read_bytes() == before
     scored = ("score-answers", questions, out / "answers.jsonl", "--json", "--allow-missing")

@@ -59,6 +59,8 @@ def test_a_server_is_asked_for_each_number_of_sessions(model_folder, tone, monke
 
     monkeypatch.setattr("deeptalk.cli.latency._ask", ask)
     monkeypatch.setattr("deeptalk.cli.served.served", lambda *options: nullcontext("ws://here/v1/realtime"))
+    metrics = ["deeptalk_sessions_limit 2\n"]
+    monkeypatch.setattr("deeptalk.cli.served.told", lambda url, path, *, key: metrics[0])
     given = (
         tone(),
         "--model",
@@ -82,6 +84,10 @@ def test_a_server_is_asked_for_each_number_of_sessions(model_folder, tone, monke
     elsewhere = (*given, "--url", "ws://there/v1/realtime")
     CliRunner().invoke(app, ["eval", "latency", *map(str, elsewhere), "--json"])
     assert asked[-1][0] == "ws://there/v1/realtime"
+    metrics[0], before = "deeptalk_sessions_limit 1\n", len(asked)
+    (line,) = run(*elsewhere, code=2).stderr.splitlines()
+    assert "holds 1 conversations at a time, --sessions asks for 2: start it with --max-sessions 2" in line
+    assert len(asked) == before
 
 
 def test_a_silent_answer_and_a_busy_machine_are_told_by_the_exit_status(

@@ -247,7 +247,7 @@ class Work:
         import sys
         from time import perf_counter
 
-        from deeptalk.cli.evaluation import check_place, write_json
+        from deeptalk.cli.evaluation import check_place
         from deeptalk.cli.opening import open_model
         from deeptalk.cli.pairs import open_recogniser
         from deeptalk.cli.progress import bars
@@ -292,8 +292,7 @@ class Work:
             print(f"interrupted; the same command goes on with {self.out}", file=sys.stderr)
             raise typer.Exit(130)
         heard_by = listener and {"name": listener.name, "hash": listener.hash, "language": self.language}
-        if heard_by is not None:
-            write_json(self.out / RECOGNISER, heard_by)
+        note_listener(self.out / RECOGNISER, heard_by)
         return Ran(given=found, settings=settings, heard_by=heard_by)
 
     def _plan(self, loaded: "LoadedModel", asks: "Sequence[Ask]") -> tuple[Any, dict[str, Any]]:
@@ -344,6 +343,16 @@ class Work:
         }
         check_report(settings, RUN)
         return plan, settings
+
+
+def note_listener(path: Path, heard_by: dict[str, str | None] | None) -> None:
+    """Who has listened to the answers, beside them; nobody, where they were made again without one."""
+    from deeptalk.cli.evaluation import write_json
+
+    if heard_by is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_json(path, heard_by)
 
 
 def asks_of(items: Sequence[Any], path: Path, asked: Form) -> "list[Ask]":

@@ -1,5 +1,6 @@
 """``deeptalk eval latency``: the paper's split of the time to an answer, and what is in each figure."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -130,15 +131,7 @@ def measure(
         raise ConfigError(f"No voice is called {voice!r}; this model has: {', '.join(loaded.voices)}.")
     asked, now = _questions(files, rate=16_000), _clock(loaded)
     options = DecodingOptions(limits=Limits(max_frames=max_frames))
-    answers = []
-    for number in range(turns + 1):
-        progress("answers", number, turns + 1)
-        samples = asked[number % len(asked)]
-        answers.append(
-            time_answer(loaded, samples, now=now, voice=voice, options=options, frames_per_chunk=frames)
-        )
-    progress("answers", turns + 1, turns + 1)
-    engine = engine_figures(answers)
+    # The server first: what it refuses is told before anything else is measured.
     served = _serve(
         files,
         concurrency,
@@ -149,6 +142,15 @@ def measure(
         is_hurried=is_hurried,
         progress=progress,
     )
+    answers = []
+    for number in range(turns + 1):
+        progress("answers", number, turns + 1)
+        samples = asked[number % len(asked)]
+        answers.append(
+            time_answer(loaded, samples, now=now, voice=voice, options=options, frames_per_chunk=frames)
+        )
+    progress("answers", turns + 1, turns + 1)
+    engine = engine_figures(answers)
     settings = loaded.model.encoder.settings
     return {
         "kind": "latency",
@@ -214,7 +216,6 @@ def _serve(
     """What the clients of a server wait for: each number of sessions, then turns that the server finds."""
     import asyncio
     from contextlib import nullcontext
-    from math import ceil
 
     from deeptalk.cli.served import served
     from deeptalk.errors import ConfigError
@@ -229,6 +230,7 @@ def _serve(
     options = ("--no-ui", "--model", model, "--max-sessions", str(max(concurrency)))
     found = []
     with nullcontext(url) if url is not None else served(*options) as address:
+        _check_slots(address, max(concurrency), key=key)
         kinds = [(count, "manual") for count in concurrency] + [(1, "server_vad")]
         for number, (count, kind) in enumerate(kinds):
             progress("sessions", number, len(kinds), f"{count} at a time, {kind}")
@@ -239,7 +241,7 @@ def _serve(
                         asked,
                         count=count,
                         kind=kind,
-                        turns=ceil(turns / count),
+                        turns=math.ceil(turns / count),
                         key=key,
                         is_hurried=is_hurried,
                     )
@@ -247,6 +249,20 @@ def _serve(
             )
         progress("sessions", len(kinds), len(kinds))
     return found
+
+
+def _check_slots(url: str, count: int, *, key: str | None) -> None:
+    """ConfigError where a server that tells how many conversations it holds holds fewer."""
+    from deeptalk.cli.served import told
+    from deeptalk.errors import ConfigError
+    from deeptalk.serving.load import values_of
+
+    slots = values_of(told(url, "/metrics", key=key) or "").get("deeptalk_sessions_limit", math.inf)
+    if slots < count:
+        raise ConfigError(
+            f"the server holds {slots:g} conversations at a time, --sessions asks for {count}: start it with "
+            f"--max-sessions {count}."
+        )
 
 
 async def _ask(
@@ -296,8 +312,6 @@ def served_figures(
     is_hurried: bool,
 ) -> dict[str, Any]:
     """Of the clients' waits; an answer without sound has failed, and its wait is infinite."""
-    import math
-
     from deeptalk.evaluation.benchmarks.latency import summary
 
     figures = summary([math.inf if wait is None else wait for wait in waits])

@@ -128,8 +128,7 @@ def recoded(items: "Sequence[SayItem]", work: "Work", loaded: "LoadedModel") -> 
     import sys
     from importlib.metadata import version
 
-    from deeptalk.cli.evaluation import write_json
-    from deeptalk.cli.generate import Ran
+    from deeptalk.cli.generate import Ran, note_listener
     from deeptalk.cli.pairs import open_recogniser
     from deeptalk.cli.progress import bars
     from deeptalk.evaluation.benchmarks.generation import Ask, generate
@@ -168,6 +167,5 @@ def recoded(items: "Sequence[SayItem]", work: "Work", loaded: "LoadedModel") -> 
         print(f"interrupted; the same command goes on with {work.out}", file=sys.stderr)
         raise typer.Exit(130)
     heard_by = listener and {"name": listener.name, "hash": listener.hash, "language": work.language}
-    if heard_by is not None:
-        write_json(work.out / RECOGNISER, heard_by)
+    note_listener(work.out / RECOGNISER, heard_by)
     return Ran(given=found, settings=settings, heard_by=heard_by)
