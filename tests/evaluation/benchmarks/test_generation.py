@@ -14,7 +14,7 @@ from deeptalk.decoding import DecodingOptions, Limits, LoadedModel, Sampling
 from deeptalk.errors import DataError
 from deeptalk.evaluation.answers import Asked, Respondent
 from deeptalk.evaluation.benchmarks import generation
-from deeptalk.evaluation.benchmarks.generation import ANSWERS, CACHE, Ask, Generator, generate
+from deeptalk.evaluation.benchmarks.generation import ANSWERS, CACHE, Ask, Generator, claim_folder, generate
 from deeptalk.evaluation.pocket import sound_of
 
 SETTINGS = {"model": "m1", "limits": [4, 3]}
@@ -234,6 +234,15 @@ def test_a_folder_of_another_model_and_an_id_that_is_no_name(speaking, responden
             generate([Ask(id=name, audio=None, text="a")], speaking, tmp_path / "new", settings=SETTINGS)
     assert not (tmp_path / "new").exists()
     assert respondent.calls == [1]
+
+
+def test_a_run_goes_on_by_other_code_and_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    claim_folder(path, {"model": "m", "limits": {"max_frames": 3}, "git": "one", "device": "a"})
+    claim_folder(path, {"model": "m", "limits": {"max_frames": 3}, "git": "two", "device": "b"})
+    assert json.loads(path.read_text())["git"] == "two"
+    with pytest.raises(DataError, match="another model or of other settings"):
+        claim_folder(path, {"model": "m", "limits": {"max_frames": 4}, "git": "two", "device": "b"})
 
 
 def test_the_time_that_recordings_took_is_kept_and_not_counted_twice(speaking, tmp_path) -> None:
