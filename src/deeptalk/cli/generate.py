@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deeptalk.decoding import DecodingOptions, LoadedModel
     from deeptalk.decoding.answer import Limits
     from deeptalk.evaluation.benchmarks.generation import Ask, Given
+    from deeptalk.evaluation.recognisers import Recogniser
 
 
 class Form(StrEnum):
@@ -291,8 +292,7 @@ class Work:
         if found is None:
             print(f"interrupted; the same command goes on with {self.out}", file=sys.stderr)
             raise typer.Exit(130)
-        heard_by = listener and {"name": listener.name, "hash": listener.hash, "language": self.language}
-        note_listener(self.out / RECOGNISER, heard_by)
+        heard_by = note_listener(self.out / RECOGNISER, listener, language=self.language)
         return Ran(given=found, settings=settings, heard_by=heard_by)
 
     def _plan(self, loaded: "LoadedModel", asks: "Sequence[Ask]") -> tuple[Any, dict[str, Any]]:
@@ -345,14 +345,18 @@ class Work:
         return plan, settings
 
 
-def note_listener(path: Path, heard_by: dict[str, str | None] | None) -> None:
-    """Who has listened to the answers, beside them; nobody, where they were made again without one."""
+def note_listener(
+    path: Path, listener: "Recogniser | None", *, language: str | None
+) -> dict[str, str | None] | None:
+    """Who has listened to the answers, noted beside them; None where they were made again without one."""
     from deeptalk.cli.evaluation import write_json
 
-    if heard_by is None:
+    if listener is None:
         path.unlink(missing_ok=True)
-    else:
-        write_json(path, heard_by)
+        return None
+    told = {"name": listener.name, "hash": listener.hash, "language": language}
+    write_json(path, told)
+    return told
 
 
 def asks_of(items: Sequence[Any], path: Path, asked: Form) -> "list[Ask]":

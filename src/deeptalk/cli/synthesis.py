@@ -166,6 +166,5 @@ def recoded(items: "Sequence[SayItem]", work: "Work", loaded: "LoadedModel") -> 
     if found is None:
         print(f"interrupted; the same command goes on with {work.out}", file=sys.stderr)
         raise typer.Exit(130)
-    heard_by = listener and {"name": listener.name, "hash": listener.hash, "language": work.language}
-    note_listener(work.out / RECOGNISER, heard_by)
+    heard_by = note_listener(work.out / RECOGNISER, listener, language=work.language)
     return Ran(given=found, settings=settings, heard_by=heard_by)
