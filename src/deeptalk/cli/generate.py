@@ -15,8 +15,8 @@ from deeptalk.cli.score import AllowMissing, AnswerColumn, Layout, QuestionSet
 if TYPE_CHECKING:
     from deeptalk.decoding import DecodingOptions, LoadedModel
     from deeptalk.decoding.answer import Limits
+    from deeptalk.evaluation import recognisers
     from deeptalk.evaluation.benchmarks.generation import Ask, Given
-    from deeptalk.evaluation.recognisers import Recogniser
 
 
 class Form(StrEnum):
@@ -346,7 +346,7 @@ class Work:
 
 
 def note_listener(
-    path: Path, listener: "Recogniser | None", *, language: str | None
+    path: Path, listener: "recognisers.Recogniser | None", *, language: str | None
 ) -> dict[str, str | None] | None:
     """Who has listened to the answers, noted beside them; None where they were made again without one."""
     from deeptalk.cli.evaluation import write_json
