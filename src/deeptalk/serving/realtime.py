@@ -27,6 +27,8 @@ from deeptalk.shapes import Tensor
 
 _logger = logging.getLogger(__name__)
 
+APPEND = "input_audio_buffer.append"
+
 SHORTEST_SECONDS = 0.1
 MAX_ERRORS, ERROR_SECONDS = 20, 10.0
 MAX_APPEND = 15 * 2**20
@@ -110,7 +112,7 @@ class RealtimeSession:
         self._prompted_after: Response | None = None
         self._handlers: Mapping[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
             "session.update": self._update,
-            "input_audio_buffer.append": self._append,
+            APPEND: self._append,
             "input_audio_buffer.commit": self._commit,
             "input_audio_buffer.clear": self._clear,
             "conversation.item.create": self._create_item,
@@ -136,9 +138,9 @@ class RealtimeSession:
         """Greet the client."""
         await self._emit(events.SESSION_CREATED, session=self._session)
 
-    async def receive(self, text: str) -> None:
-        """Take one event of the client; SessionClosed when it has made too many mistakes."""
-        event_id = None
+    async def receive(self, text: str) -> bool:
+        """Take one event of the client, whether it is sound; SessionClosed when too many were mistakes."""
+        event_id, name = None, ""
         try:
             event = parse_json(text)
             event_id = event.get("event_id") if isinstance(event.get("event_id"), str) else None
@@ -152,6 +154,7 @@ class RealtimeSession:
             await self.refuse(error, event_id=event_id)
         except BusyError as error:
             await self.refuse(ClientError("server_busy", str(error)), event_id=event_id)
+        return name == APPEND
 
     async def refuse(self, error: ClientError, *, event_id: str | None = None) -> None:
         """Tell the client of its mistake."""
