@@ -40,6 +40,27 @@ def train(
         bool,
         typer.Option("--keep-going", help="Train on where a full disk takes no checkpoint; it is told."),
     ] = False,
+    text_baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--text-baseline",
+            metavar="DIR",
+            help="The text backbone that --max-text-drop holds text against.",
+            show_default=False,
+        ),
+    ] = None,
+    max_text_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-text-drop",
+            metavar="NATS",
+            help="End the run where text has lost more, in nats of cross-entropy per token.",
+            show_default=False,
+        ),
+    ] = None,
+    text_set: Annotated[
+        str, typer.Option("--text-set", metavar="NAME", help="Manifest of the texts that it is measured on.")
+    ] = "text_eval",
     figure: Annotated[
         Path | None,
         typer.Option(
@@ -60,11 +81,17 @@ def train(
     chosen = _find(recipe, recipes)
     from deeptalk.cli.training import is_first_process, train_stage
     from deeptalk.training.override import override
+    from deeptalk.training.retention import TextBound
 
     chosen = override(chosen.tiny() if tiny else chosen, *(settings or []))
     _check_public(chosen, root)
     if figure is not None:
         _check_drawable(chosen, figure)
+    if (max_text_drop is None) != (text_baseline is None):
+        raise ConfigError("--max-text-drop and --text-baseline go together: so much, against that.")
+    bound = None
+    if max_text_drop is not None and text_baseline is not None:
+        bound = TextBound(backbone=text_baseline, most=max_text_drop, manifest=text_set)
     last = train_stage(
         chosen,
         root=root,
@@ -75,6 +102,7 @@ def train(
         shared=shared,
         dense=dense,
         keep_going=keep_going,
+        text_bound=bound,
     )
     if figure is not None and is_first_process():
         from deeptalk.cli.figure import draw_preference

@@ -8,6 +8,7 @@ from pathlib import Path
 from deeptalk.cli.progress import bars
 from deeptalk.training.loop import StepReport
 from deeptalk.training.recipe import Recipe
+from deeptalk.training.retention import TextBound
 from deeptalk.training.run import run_stage
 
 
@@ -22,6 +23,7 @@ def train_stage(
     shared: bool = False,
     dense: bool = False,
     keep_going: bool = False,
+    text_bound: TextBound | None = None,
 ) -> StepReport | None:
     """Run a recipe to its end or its interruption; the last report, None where it was finished before.
 
@@ -39,6 +41,7 @@ def train_stage(
             shared=shared,
             dense=dense,
             keep_going=keep_going,
+            text_bound=text_bound,
             progress=show,
         ):
             held_out = f" · held out {_figures(report.evaluation)}" if report.evaluation else held_out

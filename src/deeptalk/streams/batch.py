@@ -20,7 +20,8 @@ class Batch:
     where no speech stands. Speech comes as log-mel or as cached encoder output, its length in frames of
     what is given; both are None in a batch without speech. ``said`` is what sounds in the frame whose first
     code a position predicts (see `Example`), and ``heard`` the text ids of each clip, padded with
-    ``IGNORE``; both are None where no example knows.
+    ``IGNORE``; both are None where no example knows. ``backbone_says`` are log-probabilities of a text
+    backbone at the text labels, row by row, where text is held against it.
     """
 
     grid: Int[Tensor, "B K T"]
@@ -34,6 +35,7 @@ class Batch:
     speech_lengths: Int[Tensor, "N"]
     said: Int[Tensor, "B T S"] | None = None
     heard: Int[Tensor, "N W"] | None = None
+    backbone_says: Float[Tensor, "P V"] | None = None
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""

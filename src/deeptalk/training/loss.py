@@ -73,6 +73,23 @@ def reduce_streams(
     return (weights * sums).sum() / counts.sum().clamp(min=1)
 
 
+def text_against(
+    head: Head, hidden: Float[Tensor, "B T D"], labels: Int[Tensor, "B T"], said: Float[Tensor, "P V"]
+) -> dict[str, Measure]:
+    """Text against what a text backbone has ``said`` (log-probabilities at the labels), in nats per token.
+
+    Cross-entropies of the labels, and the divergence of the backbone's words from those of the head.
+    """
+    chosen = labels != IGNORE
+    tokens, log_probs = labels[chosen], head(hidden[chosen]).float().log_softmax(-1)
+    sums = {
+        "text_nats": F.nll_loss(log_probs, tokens, reduction="sum"),
+        "text_nats_backbone": F.nll_loss(said, tokens, reduction="sum"),
+        "text_kl": F.kl_div(log_probs, said, reduction="sum", log_target=True),
+    }
+    return {name: Measure(total=float(total), count=float(len(tokens))) for name, total in sums.items()}
+
+
 def exact_rows(head: Head, hidden: Float[Tensor, "B T D"], labels: Int[Tensor, "B T"]) -> Measure:
     """Rows with labels of which every one is the likeliest token, and how many rows have labels."""
     chosen = labels != IGNORE

@@ -30,12 +30,14 @@ from deeptalk.training.codec import CodecTraining
 from deeptalk.training.ctc import Ctc
 from deeptalk.training.engine import build_accelerator
 from deeptalk.training.evaluate import evaluate
-from deeptalk.training.loop import StepReport, train
+from deeptalk.training.loop import Forward, StepReport, train
 from deeptalk.training.manifest import read_manifest
 from deeptalk.training.memory import check_memory, disk_shortage
 from deeptalk.training.metrics import MetricsWriter
+from deeptalk.training.objective import Task
 from deeptalk.training.preference import Preference
 from deeptalk.training.recipe import Recipe
+from deeptalk.training.retention import TextBound, open_gate
 from deeptalk.training.stage import Places, Progress, Stage, silent
 from deeptalk.training.stage_codec import CodecStage
 from deeptalk.training.stage_dialogue import DialogueStage
@@ -96,6 +98,7 @@ def run_stage(
     shared: bool = False,
     dense: bool = False,
     keep_going: bool = False,
+    text_bound: TextBound | None = None,
     accelerator: Accelerator | None = None,
     progress: Progress = silent,
 ) -> Iterator[StepReport]:
@@ -106,13 +109,15 @@ def run_stage(
     the stage is open. `compiled` fuses the backbone's layers, for the same results up to rounding.
     Each process takes `accumulate` micro-batches a step; `shared`, all together take them. `dense` trains
     stage 2.1 without the experts that it masks, for the same results up to rounding. With `keep_going` it
-    goes on where a full disk takes no checkpoint. The main process tells `progress` what it encodes before
-    the first step.
+    goes on where a full disk takes no checkpoint. With `text_bound` text is measured against the text
+    backbone whenever the stage evaluates, and a run that takes too much from it ends. The main process tells
+    `progress` what it encodes before the first step.
 
     Raises:
         ConfigError: the recipe fits neither its data nor the stages it starts from, its micro-batches
             can't be shared out evenly, or it would delete an interrupted run unasked.
         CheckpointError: an earlier stage is missing, or the folder holds another recipe's run.
+        TextLostError: text has lost more than `text_bound` lets it.
     """
     places = Places(root=root, data=data if data is not None else root / "data")
     if resume and anew:
@@ -138,7 +143,7 @@ def run_stage(
         if shortage:
             logger.warning(shortage)
         batches = stage.batches(rank=accelerator.process_index, world_size=accelerator.num_processes)
-        held_out = stage.held_out()
+        measure = _measure(stage, text_bound)
         accelerator.wait_for_everyone()  # what was left there goes once all can begin
     if recipe.recompute != "none":
         recompute(stage.model, recipe)
@@ -165,7 +170,7 @@ def run_stage(
         objective=stage.objective,
         folder=folder,
         resume=resume,
-        evaluate=(lambda task, forward: evaluate(task, held_out, forward=forward)) if held_out else None,
+        evaluate=measure,
         accelerator=accelerator,
         asked=asked,
         keep_going=keep_going,
@@ -182,6 +187,20 @@ def run_stage(
     if accelerator.is_main_process:
         _save(stage, places.result(recipe.name), note)
     accelerator.wait_for_everyone()
+
+
+def _measure(stage: Stage, bound: TextBound | None) -> Callable[[Task, Forward], Mapping[str, float]] | None:
+    """What is measured of a stage while it trains; None where it is nothing."""
+    held_out = stage.held_out()
+    gate = None if bound is None else open_gate(stage, bound)
+    if gate is None and not held_out:
+        return None
+
+    def measure(task: Task, forward: Forward) -> Mapping[str, float]:
+        figures = evaluate(task, held_out, forward=forward) if held_out else {}
+        return figures if gate is None else figures | dict(gate.measure(task, forward))
+
+    return measure
 
 
 def is_shareable(recipe: Recipe, num_processes: int) -> bool:

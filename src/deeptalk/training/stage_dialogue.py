@@ -107,6 +107,10 @@ class DialogueStage:
         sources = self.recipe.evaluation
         return list(islice(self._stream(sources), self.recipe.eval_batches)) if sources else []
 
+    def texts(self, manifest: str) -> DialogueBatches:
+        """Written questions and answers of a manifest, always in the same order."""
+        return self._stream([Source(manifest=manifest, task="text_to_text")])
+
     def save(self, folder: Path, provenance: Mapping[str, Any]) -> None:
         """A folder of the model with tokenizer and codec, as `deeptalk.load` opens it."""
         save_speaking(

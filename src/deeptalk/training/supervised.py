@@ -13,7 +13,14 @@ from deeptalk.experts import groups_of
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.streams.batch import Batch
 from deeptalk.streams.layout import IGNORE, TEXT
-from deeptalk.training.loss import Reduction, exact_rows, reduce_streams, stream_counts, stream_sums
+from deeptalk.training.loss import (
+    Reduction,
+    exact_rows,
+    reduce_streams,
+    stream_counts,
+    stream_sums,
+    text_against,
+)
 from deeptalk.training.objective import Measure, Term, added, weighted_means
 
 
@@ -143,6 +150,9 @@ class Supervised:
         """Rows with an exact text, and codes of the first codebook that are the likeliest."""
         hidden = self._run(model, batch, collect=False, speech=None).hidden
         figures = {"exact_text": exact_rows(model.backbone.lm_head, hidden, batch.labels[:, TEXT])}
+        if batch.backbone_says is not None:
+            text = batch.labels[:, TEXT]
+            figures |= text_against(model.backbone.lm_head, hidden, text, batch.backbone_says)
         chosen = batch.labels[:, 1] != IGNORE
         if chosen.any():
             right = model.heads.codec[0](hidden[chosen]).argmax(-1) == batch.labels[:, 1][chosen]
