@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import deeptalk
 from deeptalk.cli import app
-from deeptalk.cli.evaluation import _drop_interval, write_json
+from deeptalk.cli.evaluation import _drop_interval, _origin, write_json
 from deeptalk.cli.targets import TARGETS, table_rows
 from deeptalk.decoding import Limits
 from deeptalk.evaluation.answers import Respondent
@@ -126,6 +126,23 @@ def test_the_drop_is_measured_once_and_kept(questions, model_folder, tmp_path, m
     assert "text_backbone.json: no figure of a text backbone" in line
 
 
+@pytest.mark.parametrize(
+    ("note", "weights"),
+    [
+        ('{"recipe": {"name": "joint"}, "assembled_from": {}}', "trained"),
+        ('{"converted_from": "x"}', "trained"),
+        ('{"assembled_from": {"seed": 0}}', "partly random"),
+        ('{"recipe": "none"}', "random"),
+        ("{}", None),
+        ("[1]", None),
+        ("broken", None),
+    ],
+)
+def test_a_folder_tells_whether_its_weights_are_trained(tmp_path, note, weights):
+    (tmp_path / "provenance.json").write_text(note)
+    assert _origin(tmp_path, is_lossless=False)["weights"] == weights
+
+
 @pytest.mark.usefixtures("short_answers")
 def test_one_command_measures_and_reports(questions, model_folder, tmp_path):
     out = tmp_path / "report"
@@ -141,6 +158,7 @@ def test_one_command_measures_and_reports(questions, model_folder, tmp_path):
         )
         assert (figure["interval"] is None) == (figure["low"] is None)
     assert figures["first_audio_p50"]["interval"] in ("bootstrap", None)
+    assert (report["about"]["weights"], report["about"]["split"]) == ("random", None)
     assert sorted(path.name for path in out.iterdir()) == ["report.html", "report.json", "report.md"]
     assert report["samples"]
     (tmp_path / "file").write_text("")

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deeptalk.cli import app
-from deeptalk.cli.latency import served_figures
+from deeptalk.cli.latency import own_waits, served_figures
 from deeptalk.evaluation.benchmarks import report_schema
 
 HEARD = {"viability": 1.0, "underruns_per_minute": 0.0}
@@ -43,6 +43,8 @@ def test_the_engine_is_measured_and_stands_beside_the_paper(model_folder, tone, 
     assert (told["about"]["dtype"], told["about"]["batch_size"], told["kind"]) == ("float32", 1, "latency")
     assert told["about"].keys() >= report_schema.OF_MODEL.keys()
     assert told["about"]["device"]
+    of = [told["about"][name] for name in ("weights", "questions", "split")]
+    assert of == ["random", None, None]
     report_schema.check_report(told, report_schema.LATENCY)
     assert "loading the model" in told["excluded"]
     assert str(tmp_path) not in out.read_text()
@@ -54,7 +56,13 @@ def test_a_server_is_asked_for_each_number_of_sessions(model_folder, tone, monke
     async def ask(url, questions, *, count, kind, turns, key, is_hurried):
         asked.append((url, count, kind, turns))
         return served_figures(
-            [0.5 * count] * turns, heard=HEARD, server_ms=400.0, count=count, kind=kind, is_hurried=is_hurried
+            [0.5 * count] * turns,
+            heard=HEARD,
+            server_ms=400.0,
+            server_waits=[0.4] * turns if count == 1 else None,
+            count=count,
+            kind=kind,
+            is_hurried=is_hurried,
         )
 
     monkeypatch.setattr("deeptalk.cli.latency._ask", ask)
@@ -79,6 +87,8 @@ def test_a_server_is_asked_for_each_number_of_sessions(model_folder, tone, monke
         ("ws://here/v1/realtime", n, *of) for n, of in ((1, ("manual", 4)), (2, ("manual", 2)))
     ] + [("ws://here/v1/realtime", 1, "server_vad", 4)]
     assert [one["first_audio_ms"]["mean"] for one in told["served"]] == [500.0, 1000.0, 500.0]
+    own = [one["server_first_audio_ms"] for one in told["served"]]
+    assert [one and one["p95"] for one in own] == [400.0, None, 400.0]
     ours = {row["figure"]: row["ours"] for row in told["rows"]}
     assert (ours["end_to_end"], ours["network"]) == (500.0, 100.0)  # one session, turns ended by hand
     elsewhere = (*given, "--url", "ws://there/v1/realtime")
@@ -117,7 +127,14 @@ def test_a_silent_answer_and_a_busy_machine_are_told_by_the_exit_status(
 
 def test_waits_of_clients_are_percentiles_of_the_delays():
     waits: list[float | None] = [n / 10 for n in range(1, 101)]
-    named = {"heard": HEARD, "server_ms": 5000.0, "count": 2, "kind": "manual", "is_hurried": False}
+    named = {
+        "heard": HEARD,
+        "server_ms": 5000.0,
+        "server_waits": None,
+        "count": 2,
+        "kind": "manual",
+        "is_hurried": False,
+    }
     figures = served_figures(waits, **named)
     told = {name: figures["first_audio_ms"][name] for name in ("p50", "p95", "p99", "n")}
     assert told == {"p50": 5000.0, "p95": 9500.0, "p99": 9900.0, "n": 100}
@@ -127,6 +144,18 @@ def test_waits_of_clients_are_percentiles_of_the_delays():
     assert (figures["first_audio_ms"]["p99"], figures["num_failed"]) == (None, 2)
     assert figures["network_ms"] is None
     assert "silence" in served_figures(waits, **named | {"kind": "server_vad"})["included"]
+
+
+def test_a_servers_own_wait_for_each_answer_is_what_its_sum_has_gained():
+    def page(total: float, count: int) -> str:
+        name = "deeptalk_server_ttfa_seconds"
+        return f'{name}_bucket{{le="0.1"}} 0\n{name}_sum {total}\n{name}_count {count}\n'
+
+    waits = own_waits([page(1.0, 3), page(1.25, 4), page(1.25, 4), page(1.75, 5)])
+    assert waits == [0.25, float("inf"), 0.5]  # the second had no sound
+    assert own_waits([page(1.0, 3), page(1.5, 5)]) is None  # somebody else has asked
+    assert own_waits([page(999.9, 3), page(1000.1, 4)]) is None  # milliseconds are no longer told
+    assert own_waits(["", ""]) is None
 
 
 def test_mistakes_are_one_line(model_folder, tmp_path):

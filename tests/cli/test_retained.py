@@ -76,6 +76,7 @@ def test_the_drop_of_every_category(questions, backbone, model_folder, told_apar
     assert (total["num_tasks"], total["engine"]["scorer"], total["limit"]) == (2, "own", None)
     assert total["about"]["model"] != total["backbone"]
     assert total["about"].keys() == report_schema.OF_MODEL.keys()
+    assert total["about"]["weights"] == "random"
     assert (total["about"]["rows"], total["about"]["batch_size"], total["about"]["seed"]) == ("T", 16, None)
     assert (total["num_runaway"], total["num_missing"]) == ({"model": 0, "backbone": 0}, 0)
     assert json.loads(run(*given, "--json").stdout.splitlines()[-1])["backbone"] == total["backbone"]

@@ -211,6 +211,17 @@ def test_what_is_missing_may_be_left_out_but_says_so(questions, tmp_path):
     assert json.loads(run(*heard, "--json").stdout)["about"]["shrunk_from"] == 2
 
 
+def test_a_folder_of_kaldi_is_the_set_of_its_name(tmp_path):
+    folder = tmp_path / "librispeech" / "test-clean"
+    folder.mkdir(parents=True)
+    (folder / "wav.scp").write_text("a a.wav\n")
+    (folder / "text").write_text("a one two\n")
+    heard = answered(tmp_path / "heard.jsonl", a="one two")
+    given = ("score-transcripts", folder, heard, "--normalizer", "plain-en", "--json")
+    about = json.loads(run(*given).stdout)["about"]
+    assert (about["set"], about["split"]) == ("test-clean", "test-clean")
+
+
 def test_answers_are_handed_to_other_peoples_scorers(questions, tmp_path):
     lines = [
         {"id": "a", "text": "Paris", "transcript": "paris"},

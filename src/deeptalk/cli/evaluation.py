@@ -21,7 +21,7 @@ from deeptalk.decoding import LoadedModel
 from deeptalk.errors import ConfigError, DataError
 from deeptalk.evaluation.benchmarks.intervals import Ratios, paired_bootstrap
 from deeptalk.evaluation.benchmarks.machine import device_name, git_hash
-from deeptalk.evaluation.benchmarks.records import claimed
+from deeptalk.evaluation.benchmarks.records import claimed, split_of
 from deeptalk.evaluation.benchmarks.report_schema import RESULTS, check_report
 from deeptalk.evaluation.benchmarks.text_model import text_backbone
 from deeptalk.evaluation.metrics import Score
@@ -94,6 +94,7 @@ def evaluate_pocket(
         "decoding": "greedy",
         "limits": dataclasses.asdict(run.respondent.options.limits),
         "questions": _digest(asked),
+        "split": split_of(asked.folder.name),
         "voice": voice,
         "limit": limit,
         "judges": _about_judges(judges),
@@ -214,15 +215,27 @@ def about_model(loaded: LoadedModel, folder: Path) -> dict[str, Any]:
 
 
 def _origin(folder: Path, *, is_lossless: bool) -> dict[str, Any]:
-    """Of a folder's weights their last stage, what it moved, and the preset; None for what is not told."""
+    """Of a folder's weights their last stage, what it moved, and the preset; None for what is not told.
+
+    ``weights`` are random where no recipe has trained them (``none``), partly random where the model was
+    assembled and has had no stage: then what joins its parts is.
+    """
     try:
-        noted = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-        recipe, preset = noted.get("recipe"), noted.get("preset")
-    except (OSError, ValueError, AttributeError):
-        recipe = preset = None
+        noted = dict(json.loads((folder / "provenance.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        noted = {}
+    recipe, preset = noted.get("recipe"), noted.get("preset")
     told = recipe if isinstance(recipe, dict) else {"name": recipe}
+    weights = None
+    if recipe == "none":
+        weights = "random"
+    elif recipe or "converted_from" in noted:
+        weights = "trained"
+    elif "assembled_from" in noted:
+        weights = "partly random"
     stage, trains = told.get("name"), told.get("trains")
     return {
+        "weights": weights,
         "stage": stage and str(stage),
         "preset": "lossless" if is_lossless else preset and str(preset),
         "trains": trains if isinstance(trains, list) else None,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,13 +116,15 @@ def measure(
 
     import torch
 
-    from deeptalk.cli.evaluation import about_model
+    from deeptalk.cli.evaluation import QUESTIONS, about_model
     from deeptalk.cli.opening import open_model
     from deeptalk.decoding import DecodingOptions
     from deeptalk.decoding.answer import Limits
     from deeptalk.errors import ConfigError
     from deeptalk.evaluation.benchmarks.latency import EXCLUDED, PAPER, engine_figures, time_answer
+    from deeptalk.evaluation.benchmarks.records import split_of
     from deeptalk.evaluation.benchmarks.workers import check_device
+    from deeptalk.files import digest_of
     from deeptalk.model.weights import model_folder
 
     if url is not None and not concurrency:
@@ -161,6 +164,8 @@ def measure(
             "rows": "T S",
             "decoding": "greedy",
             "limits": asdict(options.limits),
+            "questions": None if files else digest_of(QUESTIONS / "questions.jsonl"),
+            "split": None if files else split_of(QUESTIONS.name),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "encoder_mode": settings.mode,
@@ -275,31 +280,62 @@ async def _ask(
     key: str | None,
     is_hurried: bool,
 ) -> dict[str, Any]:
-    """Some sessions at a time, each asking question after question."""
+    """Some sessions at a time, each asking question after question.
+
+    A server tells only the sum of its waits; beside one session it is asked for it after every answer.
+    """
     import asyncio
 
     from deeptalk.cli.served import told
     from deeptalk.serving.calling import call
     from deeptalk.serving.load import figures_of, means_between
 
-    async def talk(number: int) -> list[Any]:
-        async with call(url, turns=kind, key=key) as calling:  # pyright: ignore[reportArgumentType]
-            return [
-                await calling.say(asked[(number + turn) % len(asked)], is_paced=not is_hurried)
-                for turn in range(turns)
-            ]
+    async def metrics() -> str:
+        return await asyncio.to_thread(told, url, "/metrics", key=key) or ""
 
-    before = await asyncio.to_thread(told, url, "/metrics", key=key)
+    async def talk(number: int) -> list[Any]:
+        answers = []
+        async with call(url, turns=kind, key=key) as calling:  # pyright: ignore[reportArgumentType]
+            for turn in range(turns):
+                question = asked[(number + turn) % len(asked)]
+                answers.append(await calling.say(question, is_paced=not is_hurried))
+                if count == 1:
+                    pages.append(await metrics())
+        return answers
+
+    pages = [await metrics()]
     answers = list(await asyncio.gather(*(talk(number) for number in range(count))))
-    after = await asyncio.to_thread(told, url, "/metrics", key=key)
+    after = await metrics()
     return served_figures(
         [answer.first_audio_seconds for session in answers for answer in session],
         heard=figures_of(answers),
-        server_ms=means_between(before or "", after or "").first_chunk_ms,
+        server_ms=means_between(pages[0], after).first_chunk_ms,
+        server_waits=own_waits(pages) if count == 1 else None,
         count=count,
         kind=kind,
         is_hurried=is_hurried,
     )
+
+
+def own_waits(pages: Sequence[str]) -> list[float] | None:
+    """How long a server took to the first sound of each answer, from its metrics between the answers.
+
+    An answer without sound waits for ever. None where the server does not tell, where others asked it too,
+    or where its sum, six digits of it, no longer tells milliseconds.
+    """
+    from deeptalk.serving.load import values_of
+
+    name = "deeptalk_server_ttfa_seconds"
+    told = [values_of(page) for page in pages]
+    if any(f"{name}_count" not in page for page in told) or told[-1][f"{name}_sum"] >= 1000:
+        return None
+    waits = []
+    for before, after in pairwise(told):
+        num_heard = after[f"{name}_count"] - before[f"{name}_count"]
+        if num_heard > 1:
+            return None
+        waits.append(after[f"{name}_sum"] - before[f"{name}_sum"] if num_heard else math.inf)
+    return waits
 
 
 def served_figures(
@@ -307,6 +343,7 @@ def served_figures(
     *,
     heard: dict[str, Any],
     server_ms: float | None,
+    server_waits: Sequence[float] | None,
     count: int,
     kind: str,
     is_hurried: bool,
@@ -321,6 +358,7 @@ def served_figures(
         "turns_by": "client" if kind == "manual" else "server",
         "first_audio_ms": figures,
         "server_first_audio_mean_ms": server_ms,
+        "server_first_audio_ms": None if server_waits is None else summary(server_waits),
         "network_ms": None if mean is None or server_ms is None else mean - server_ms,
         "viability": heard["viability"],
         "underruns_per_minute": heard["underruns_per_minute"],
@@ -380,6 +418,8 @@ def _show(figures: dict[str, Any]) -> None:
     rows |= {"real-time factor": engine["real_time_factor"]}
     for one in figures["served"]:
         rows[f"{one['sessions']} sessions, by {one['turns_by']}"] = one["first_audio_ms"]
+        if one["server_first_audio_ms"] is not None:
+            rows[f"  server's, by {one['turns_by']}"] = one["server_first_audio_ms"]
     for name, values in rows.items():
         cells = [values[each] for each in ("p50", "p95", "p99", "mean")]
         shown = "".join(f"{'–' if cell is None else f'{cell:.2f}':>10}" for cell in cells)
@@ -388,8 +428,8 @@ def _show(figures: dict[str, Any]) -> None:
     about = figures["about"]
     told = (
         f"first answer, cold: {'no sound' if cold is None else f'{cold:.1f} ms'}",
-        f"{about['device']}, {about['dtype']}, {about['threads']} threads; not in the engine's figures: "
-        f"{figures['excluded']}",
+        f"weights: {about['weights'] or 'not told whether trained'}; {about['device']}, {about['dtype']}, "
+        f"{about['threads']} threads; not in the engine's figures: {figures['excluded']}",
         f"failed: {figures['num_failed']}; cores that others kept busy: {figures['busy_cores']}"
         + ("" if figures["valid"] else ": NOT valid"),
     )

@@ -186,6 +186,7 @@ def _own(questions: Path | None, limit: int | None) -> tuple[dict[str, Any], dic
 
     from deeptalk.cli.evaluation import QUESTIONS
     from deeptalk.evaluation.answers import BATCH_SIZE, LIMITS
+    from deeptalk.evaluation.benchmarks.records import split_of
     from deeptalk.evaluation.pocket import PocketEvaluation
     from deeptalk.evaluation.questions import EvalSet
     from deeptalk.files import digest_of
@@ -202,7 +203,8 @@ def _own(questions: Path | None, limit: int | None) -> tuple[dict[str, Any], dic
         return scores, run.report.num_runaway
 
     data = digest_of(asked.folder / "questions.jsonl")
-    told = {"version": "1", "data": data, "normalizer": "plain-en 1", "template": "chat"}
+    told = {"version": "1", "data": data, "split": split_of(asked.folder.name)}
+    told |= {"normalizer": "plain-en 1", "template": "chat"}
     how = {"template": "chat", "decoding": "greedy", "batch_size": BATCH_SIZE, "limits": asdict(LIMITS)}
     return {"scorer": "own", **told}, how, ask
 
@@ -236,7 +238,8 @@ def _harness(
         return scores, None  # the harness does not tell
 
     template = "chat" if is_chat else "raw"
-    told = {"version": harness_version(), "data": None, "normalizer": None, "template": template}
+    told = {"version": harness_version(), "data": None, "split": None, "normalizer": None}
+    told |= {"template": template}
     asked = {"template": template, "decoding": "by task", "batch_size": batch_size}
     asked |= {"limits": {"max_length": max_length}}
     return {"scorer": "lm-eval", **told}, asked, ask

@@ -160,13 +160,14 @@ def score_transcripts(
         check_place(out)
     kept = without_missing(list(texts), str, heard) if drop_missing else list(texts)
     shrunk = len(texts) if len(kept) < len(texts) else None
+    set_name = references.resolve().name if references.is_dir() else file.stem
     report = score_speech(
         {name: texts[name] for name in kept},
         heard,
         normalizers=chosen,
         data=digest_of(file) or "",
         seed=seed,
-        about=about_answers(transcripts, set_name=file.stem, field=field, shrunk_from=shrunk),
+        about=about_answers(transcripts, set_name=set_name, field=field, shrunk_from=shrunk),
     )
     finish(report, out, allow_missing=allow_missing, is_json=json)
 

@@ -14,6 +14,7 @@ from deeptalk.evaluation.benchmarks.intervals import paired_bootstrap
 from deeptalk.evaluation.benchmarks.llm_judge import JudgeSettings, LlmJudge
 from deeptalk.evaluation.benchmarks.normalizers import normalizer
 from deeptalk.evaluation.benchmarks.question_sets import QaItem
+from deeptalk.evaluation.benchmarks.records import split_of
 from deeptalk.evaluation.benchmarks.scoring import (
     BenchmarkReport,
     about_answers,
@@ -180,12 +181,30 @@ def test_what_is_missing_is_left_out_only_with_a_label(tmp_path: Path) -> None:
         without_missing(QUESTIONS, lambda item: item.id, {})
 
 
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("test-clean", "test-clean"),
+        ("aishell1.dev", "dev"),
+        ("wenetspeech_TEST_NET", "TEST_NET"),
+        ("evaluation", "evaluation"),
+        ("librispeech_clean", None),
+        ("contest", None),
+        ("test_questions", None),
+        ("", None),
+    ],
+)
+def test_a_split_is_what_the_name_of_the_set_ends_with(name: str, split: str | None) -> None:
+    assert split_of(name) == split
+
+
 def test_a_report_tells_what_its_answers_are_of(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     lines = [{"id": str(n), "text": "x", "finish_reason": "length" if n < 2 else "stop"} for n in range(5)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     about = about_answers(path, set_name="set", field="text")
     assert (about["run"], about["recogniser"], about["num_runaway"]) == (None, None, 2)
+    assert (about["set"], about["split"]) == ("set", None)
     assert (about["field"], about["row"]) == ("text", None)
     (tmp_path / "run.json").write_text('{"model": "m1"}')
     (tmp_path / "recogniser.json").write_text("[broken")

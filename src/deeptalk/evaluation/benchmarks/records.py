@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import SEEK_END, StringIO
@@ -15,6 +16,13 @@ SETTINGS, RECOGNISER, TIMING = "run.json", "recogniser.json", "timing.json"
 
 UNCLAIMED = ("git", "device")
 """Of what a run notes of itself, what may change while it goes on: it decides no answer."""
+
+
+_SPLIT = re.compile(
+    r"(?:^|[-_.])((?:train|dev|valid|validation|test|eval|evaluation)(?:[-_](?:clean|other|net|meeting))?)$",
+    re.IGNORECASE,
+)
+"""The end of a name, with what LibriSpeech and WenetSpeech put behind it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +43,12 @@ class Row:
 def claimed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Of settings those that tell one run from another."""
     return {name: value for name, value in settings.items() if name not in UNCLAIMED}
+
+
+def split_of(name: str) -> str | None:
+    """Which split of its set a file or folder says that it is by its name (test-clean); None if none."""
+    found = _SPLIT.search(name)
+    return found and found[1]
 
 
 def read_lines(path: Path) -> list[tuple[str, str]]:

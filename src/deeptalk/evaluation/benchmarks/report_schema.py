@@ -64,6 +64,7 @@ INTEGER_OR_NULL, OBJECT_OR_NULL = of("integer", "null"), of("object", "null")
 OF_MODEL: Mapping[str, Schema] = {
     "name": TEXT_OR_NULL,
     "model": TEXT_OR_NULL,
+    "weights": TEXT_OR_NULL,
     "stage": TEXT_OR_NULL,
     "preset": TEXT_OR_NULL,
     "trains": of("array", "null"),
@@ -86,7 +87,8 @@ OF_MODEL: Mapping[str, Schema] = {
 }
 """What every report tells of the model, of the code and the machine, and of how the model was asked.
 
-``name`` to ``codec`` are of the weights (``trains``: what the last stage moved), ``deeptalk`` to
+``name`` to ``codec`` are of the weights (``weights``: trained, partly random or random, as far as the folder
+tells; ``trains``: what the last stage moved), ``deeptalk`` to
 ``batch_size`` of what computed, ``template`` to ``limits`` of how it was asked: ``rows`` is T for text alone,
 T S with speech; ``decoding`` is greedy, or how codes were drawn with ``seed``.
 """
@@ -100,6 +102,7 @@ RUN: Schema = object_of(
 _OF_POCKET: Mapping[str, Schema] = {
     **OF_MODEL,
     "questions": TEXT_OR_NULL,
+    "split": TEXT_OR_NULL,
     "voice": TEXT_OR_NULL,
     "limit": INTEGER_OR_NULL,
     "judges": OBJECT_OR_NULL,
@@ -165,6 +168,7 @@ _SCORE = object_of(
 )
 _ABOUT = object_of(
     set=TEXT,
+    split=TEXT_OR_NULL,
     field=TEXT,
     row=TEXT_OR_NULL,
     run=OBJECT_OR_NULL,
@@ -212,6 +216,7 @@ TEXT_DROP: Schema = object_of(
         version=TEXT,
         git=TEXT_OR_NULL,
         data=TEXT_OR_NULL,
+        split=TEXT_OR_NULL,
         normalizer=TEXT_OR_NULL,
         template=TEXT,
         template_hash=TEXT,
@@ -241,6 +246,8 @@ LATENCY: Schema = object_of(
     kind=TEXT,
     about=object_of(
         **OF_MODEL,
+        questions=TEXT_OR_NULL,
+        split=TEXT_OR_NULL,
         threads=_COUNT,
         torch=TEXT,
         encoder_mode=TEXT,
@@ -266,6 +273,7 @@ LATENCY: Schema = object_of(
             turns_by=TEXT,
             first_audio_ms=_TIMES,
             server_first_audio_mean_ms=NUMBER_OR_NULL,
+            server_first_audio_ms={**_TIMES, "type": ["object", "null"]},
             network_ms=NUMBER_OR_NULL,
             viability=NUMBER_OR_NULL,
             underruns_per_minute=NUMBER_OR_NULL,
@@ -298,7 +306,7 @@ DUPLEX: Schema = object_of(
     detector=TEXT_OR_NULL,
     num_missing=_COUNT,
     num_items=_COUNT,
-    about=object_of(set=TEXT, run=OBJECT_OR_NULL, scorer=TEXT, git=TEXT_OR_NULL),
+    about=object_of(set=TEXT, split=TEXT_OR_NULL, run=OBJECT_OR_NULL, scorer=TEXT, git=TEXT_OR_NULL),
 )
 """Of `eval score-duplex`."""
 

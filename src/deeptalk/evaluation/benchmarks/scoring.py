@@ -13,7 +13,7 @@ from deeptalk.evaluation.benchmarks.machine import git_hash, scorer
 from deeptalk.evaluation.benchmarks.normalizers import Normalizer
 from deeptalk.evaluation.benchmarks.qa_rules import rule, rule_version
 from deeptalk.evaluation.benchmarks.question_sets import QaItem
-from deeptalk.evaluation.benchmarks.records import RECOGNISER, SETTINGS, TIMING, read_json
+from deeptalk.evaluation.benchmarks.records import RECOGNISER, SETTINGS, TIMING, read_json, split_of
 from deeptalk.evaluation.metrics import Score, share_score
 
 T = TypeVar("T")
@@ -172,11 +172,12 @@ def score_speech(
 def about_answers(path: Path, *, set_name: str, field: str, shrunk_from: int | None = None) -> dict[str, Any]:
     """What a file of answers is of.
 
-    ``set`` names the test set; ``field`` is what is scored of an answer; ``row`` is T for what the model
-    wrote, S for what was heard of its speech, None for answers of others. ``run`` is what ``run.json``
-    beside the file tells of the model and of how it was asked, ``recogniser`` who has listened, and ``rtfx``
-    how many seconds were heard in one of computing, all None where nothing does; ``num_runaway`` counts
-    answers that were cut off at their longest, None where the file does not tell.
+    ``set`` names the test set, ``split`` what of it, None where the name does not tell; ``field`` is what is
+    scored of an answer; ``row`` is T for what the model wrote, S for what was heard of its speech, None for
+    answers of others. ``run`` is what ``run.json`` beside the file tells of model and of how it was asked,
+    ``recogniser`` who has listened, and ``rtfx`` how many seconds were heard in one of computing, all None
+    where nothing does; ``num_runaway`` counts answers that were cut off at their longest, None where the file
+    does not tell.
     """
     runaway = None
     if path.suffix == ".jsonl":
@@ -186,6 +187,7 @@ def about_answers(path: Path, *, set_name: str, field: str, shrunk_from: int | N
     run = _beside(path, SETTINGS)
     return {
         "set": set_name,
+        "split": split_of(set_name),
         "field": field,
         "row": None if run is None else "S" if field == "transcript" else "T",
         "run": run,
@@ -201,7 +203,8 @@ def about_answers(path: Path, *, set_name: str, field: str, shrunk_from: int | N
 def about_folder(folder: Path) -> dict[str, Any]:
     """What a folder of samples is of: its name, its ``run.json`` if it has one, and what scores it."""
     run = _beside(folder / SETTINGS, SETTINGS)
-    return {"set": folder.resolve().name, "run": run, "scorer": scorer(), "git": git_hash()}
+    name = folder.resolve().name
+    return {"set": name, "split": split_of(name), "run": run, "scorer": scorer(), "git": git_hash()}
 
 
 def without_missing(items: Sequence[T], ids: Callable[[T], str], given: Collection[str]) -> list[T]:
