@@ -139,9 +139,12 @@ async def main_of(url: str, count: int) -> dict[str, Any]:
 
 
 async def freed(url: str, *, within_seconds: float) -> float:
-    """Seconds until the server holds no session."""
+    """Seconds until the server holds no session, and nothing of what one has read."""
     began = time.monotonic()
-    while (await level(url))["active"] and time.monotonic() < began + within_seconds:
+    while time.monotonic() < began + within_seconds:
+        now = await level(url)
+        if not now["active"] and not now["cache_positions"]:
+            break
         await asyncio.sleep(0.01)
     return time.monotonic() - began
 

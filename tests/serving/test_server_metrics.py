@@ -7,6 +7,7 @@ import re
 import time
 
 import pytest
+import torch
 from realtime_client import Client, sound
 from starlette.testclient import TestClient
 
@@ -107,6 +108,36 @@ def test_what_a_server_has_done_is_counted(loaded: LoadedModel):
     assert found["deeptalk_cache_positions_limit"] == 512
     assert found["process_resident_memory_bytes"] > 10**7
     assert found["process_open_fds"] > 3
+
+
+def test_the_cache_of_a_session_that_is_over_is_freed_at_once_but_for_an_answer_that_still_runs(
+    loaded: LoadedModel,
+):
+    still = ModelThread(loaded, limits=ServerLimits())
+
+    async def main() -> None:
+        memory, outlet = still.new_memory(), still.new_outlet()
+        turns = [Said(role="user", text="hello")]
+        still.ask(
+            Request(turns=turns, mode="answer", options=DecodingOptions(), outlet=outlet, memory=memory)
+        )
+        while not outlet.waiting_seconds:
+            still.tick()
+        still.forget(memory)
+        still.tick()
+        assert still.gauges()["deeptalk_cache_positions_used"] > 0
+        outlet.cancel()
+        still.tick()
+        assert still.gauges()["deeptalk_cache_positions_used"] == 0
+        ear = Ear()
+        still.hear(ear, memory)  # sound that comes late
+        ear.push(torch.ones(16_000) / 2)
+        ear.close()
+        while still.tick():
+            pass
+        assert still.gauges()["deeptalk_cache_positions_used"] == 0
+
+    asyncio.run(main())
 
 
 def test_caches_queues_faults_and_rejects_of_the_model_thread(

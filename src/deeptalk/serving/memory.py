@@ -34,6 +34,7 @@ class Memory:
         self._history = engine.new_history()
         self._turns: list[_Remembered] = []
         self._late: _Part | None = None
+        self.is_over = False
 
     @property
     def num_positions(self) -> int:
@@ -90,6 +91,11 @@ class Memory:
     def clear(self) -> None:
         """Forget everything; the next turns are read from the start."""
         self._history, self._turns, self._late = self._engine.new_history(), [], None
+
+    def end(self) -> None:
+        """Forget everything for good: the conversation is over."""
+        self.clear()
+        self.is_over = True
 
     def _forget_what_changed(self, turns: Sequence[Turn]) -> None:
         kept = 0

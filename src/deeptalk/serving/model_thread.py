@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import Empty, Full, Queue
+from queue import Empty, Full, Queue, SimpleQueue
 from threading import Event, Thread
 from typing import Protocol
 from weakref import WeakSet
@@ -131,6 +131,7 @@ class ModelThread:
         self.metrics = Metrics()
         self._memories: WeakSet[Memory] = WeakSet()
         self._outlets: WeakSet[Outlet] = WeakSet()
+        self._over: SimpleQueue[Memory] = SimpleQueue()
         self._commands: Queue[_Waiting | _Hearing | _Working] = Queue(limits.max_commands)
         self._wake = Event()
         self._is_stopping = False
@@ -198,6 +199,11 @@ class ModelThread:
         memory = Memory(self._engine, note_positions)
         self._memories.add(memory)
         return memory
+
+    def forget(self, memory: Memory) -> None:
+        """Free a conversation's cache when nothing is made of it any more: its session is over."""
+        self._over.put(memory)
+        self._wake.set()
 
     def new_outlet(self) -> Outlet:
         """Where the pieces of an answer will come out, on the running event loop."""
@@ -291,7 +297,21 @@ class ModelThread:
         has_heard = self._hear()
         has_read = self._read()
         has_worked = self._work()
-        return self._step() or has_worked or has_read or has_heard
+        has_stepped = self._step()
+        self._forget_what_is_over()
+        return has_stepped or has_worked or has_read or has_heard
+
+    def _busy(self) -> set[Memory]:
+        """What answers are made of."""
+        return {each.memory for each in (*self._waiting, *self._answering)}
+
+    def _forget_what_is_over(self) -> None:
+        for _ in range(self._over.qsize()):
+            memory = self._over.get_nowait()
+            if memory in self._busy():
+                self._over.put(memory)  # its answer ends in the next tick
+            else:
+                memory.end()
 
     def _take_commands(self) -> None:
         while True:
@@ -321,8 +341,9 @@ class ModelThread:
     def _read_along(self, hearing: _Hearing) -> None:
         """Read what was heard so far while the user still speaks, behind the turns that will be kept."""
         memory = hearing.memory
-        busy = {waiting.memory for waiting in self._waiting} | {each.memory for each in self._answering}
-        if memory is None or memory in busy or hearing.ear.error or not hearing.ear.num_frames:
+        if memory is None or memory.is_over or memory in self._busy():
+            return
+        if hearing.ear.error or not hearing.ear.num_frames:
             return
         turns = (*hearing.before, hearing.ear)
         if not memory.holds_only(turns):

@@ -189,6 +189,7 @@ class RealtimeSession:
                 self._response.outlet.cancel()
             self._answering.cancel()
             await asyncio.wait([self._answering])
+        self._thread.forget(self._memory)
 
     async def _emit(self, name: str, *, unless: Callable[[], bool] = lambda: False, **fields: Any) -> None:
         event: dict[str, Any] | None = {"type": name, "event_id": new_id("event"), **fields}
