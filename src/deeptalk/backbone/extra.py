@@ -18,7 +18,7 @@ from torch import nn
 
 from deeptalk.backbone.backbone import Backbone
 from deeptalk.backbone.banks import ExpertBanks, is_split, select_experts
-from deeptalk.backbone.router import Decision, SelectionRule, mask_selection
+from deeptalk.backbone.router import Decision, SelectionRule, is_in_order, mask_selection, turned
 from deeptalk.errors import ConfigError
 from deeptalk.shapes import Bool, Float, Int, Tensor
 
@@ -124,7 +124,10 @@ class ExtraRouter(nn.Module):
         return logits, weights, experts
 
     def _choose(self, hidden: Tensor, stock: Decision, allowed: Tensor | None) -> Decision:
-        logits, weights, experts = stock if self.base is None else self.base(hidden)
+        if self.base is not None:
+            stock = self.base(hidden)
+            stock = stock if is_in_order(stock) else turned(stock)
+        logits, weights, experts = stock
         if self.rows is not None:
             logits = self._with_rows(hidden, logits)
         is_open = torch.ones_like(logits, dtype=torch.bool) if allowed is None else allowed[:, self.place]
