@@ -50,7 +50,7 @@ def read_repeat(path: Path) -> Repeat:
         values = json.loads(path.read_text(encoding="utf-8"))
         run, about = values["about"]["run"], values["about"]
         scores = {name: (float(one["value"]), str(one["unit"])) for name, one in values["scores"].items()}
-        drawn, seed = (None, 0) if run is None else (run["decoding"], run["seed"])
+        drawn, seed, told = (None, 0, {}) if run is None else (run["decoding"], run["seed"], claimed(run))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: no report of a run, as `deeptalk eval score-... --out` writes ({error!r})."
@@ -58,7 +58,7 @@ def read_repeat(path: Path) -> Repeat:
     if not isinstance(drawn, dict):
         raise DataError(f"{path}: nothing was drawn in this run, so that all of its repeats are the same.")
     of = {
-        "run": {name: value for name, value in claimed(run).items() if name != "seed"},
+        "run": {name: value for name, value in told.items() if name != "seed"},
         "recogniser": about.get("recogniser"),
         **{name: values.get(name) for name in ("kind", "data", "rules")},
     }
