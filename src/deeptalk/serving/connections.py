@@ -65,6 +65,8 @@ class TimelySocket(WebSocketsSansIOProtocol):
 
     stalled_seconds = 20.0
     _stalled: asyncio.TimerHandle | None = None
+    _over: asyncio.TimerHandle | None = None
+    _is_lost = False
 
     def connection_made(self, transport: BaseTransport) -> None:
         """A client has come: the kernel keeps no minute of sound for one that doesn't read."""
@@ -72,8 +74,8 @@ class TimelySocket(WebSocketsSansIOProtocol):
         transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone."""
-        self._stalled = _cancelled(self._stalled)
+        """The client has gone: no timer holds on to it."""
+        self._stalled, self._over, self._is_lost = _cancelled(self._stalled), _cancelled(self._over), True
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -94,7 +96,8 @@ class TimelySocket(WebSocketsSansIOProtocol):
     async def run_asgi(self) -> None:
         """Hold the session, and the connection not much longer."""
         await super().run_asgi()
-        self.loop.call_later(self.close_timeout + GRACE_SECONDS, self.transport.abort)
+        if not self._is_lost:
+            self._over = self.loop.call_later(self.close_timeout + GRACE_SECONDS, self.transport.abort)
 
 
 def _cancelled(timer: asyncio.TimerHandle | None) -> None:
