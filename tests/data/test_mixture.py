@@ -57,6 +57,18 @@ def test_weights_are_the_shares() -> None:
     assert Counter(draw.source for draw in plan.draws(5)) == {0: 900, 1: 100}
 
 
+def test_another_sample_stands_where_one_is_broken() -> None:
+    stream, num_full = _stream(), 0
+    for _ in range(40):
+        dropped, planned = sum(stream.rejects.values()), stream._current_batches()[stream._position :]
+        batch, dropped = next(stream), sum(stream.rejects.values()) - dropped
+        if planned and 0 < dropped < len(planned[0]):
+            assert len(batch) == len(planned[0])
+            assert len(set(batch)) == len(stream.last) == len(planned[0]) - dropped
+            num_full += 1
+    assert num_full > 3
+
+
 def test_batches_fit_and_broken_records_are_counted() -> None:
     stream = _stream()
     seen = [sample for _ in range(30) for sample in next(stream)]

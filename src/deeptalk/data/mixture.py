@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import cycle, islice
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -74,8 +75,9 @@ class MixturePlan:
 class BatchStream(ABC, Generic[Sample, Batched]):
     """Batches of like length from a mixture, endless and resumable; a process of many takes its share.
 
-    `rejects` counts what was dropped, by reason; a subclass raises `DataError(reason)` for it. `last` names
-    the samples of the last batch. A batch holds at most `batch_size` units of `_size`, padding included.
+    `rejects` counts what was dropped, by reason; a subclass raises `DataError(reason)` for it. In its place
+    stands another of its batch, which are of like length, so that every batch is full. `last` names the
+    samples of the last batch. A batch holds at most `batch_size` units of `_size`, padding included.
     Seeds of a sample depend on its draw alone.
     """
 
@@ -176,7 +178,7 @@ class BatchStream(ABC, Generic[Sample, Batched]):
             except DataError as error:
                 self._drop(draw, str(error))
         self.last = tuple(names)
-        return samples
+        return list(islice(cycle(samples), len(draws)))
 
     def _drop(self, draw: Draw, reason: str) -> None:
         self.rejects[reason] += 1
