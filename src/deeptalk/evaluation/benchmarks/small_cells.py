@@ -96,9 +96,10 @@ def _has_stage(row: Row, column: Column, stages: Mapping[str, Sequence[str]]) ->
 def _cell(table: Table, row: Row, column: Column, runs: Runs, stages: Mapping[str, Sequence[str]]) -> Cell:
     empty = Cell(table=table.name, row=row.name, column=column.name, paper=row.paper.get(column.name))
     wanted = [START if column.stage == BEFORE and not _own_start(name, stages) else name for name in row.runs]
-    group = [run for name in wanted for run in runs.get(name, ())]
+    seeds = {run.seed for name in row.runs for run in runs.get(name, ())}
+    group = [run for name in wanted for run in runs.get(name, ()) if run.seed in seeds]
     baselines = runs.get(row.baseline, ())
-    figure = figure_of(group, column.score, stage=column.stage, baseline=baselines[0] if baselines else None)
+    figure = figure_of(group, column.score, stage=column.stage, baselines=baselines)
     if figure is None:
         return empty
     kept = having(group, column.score, column.stage)

@@ -33,15 +33,15 @@ class Figure:
 
 
 def figure_of(
-    runs: Sequence[Run], score: str, *, stage: str | None = None, baseline: Run | None = None
+    runs: Sequence[Run], score: str, *, stage: str | None = None, baselines: Sequence[Run] = ()
 ) -> Figure | None:
     """The mean of a score over the runs that have it; None where none does.
 
-    ``stage`` ends the name of the stage's recipe, the last one unless given. ``baseline`` is what a change is
-    measured against.
+    ``stage`` ends the name of the stage's recipe, the last one unless given. A change is measured
+    against that of the ``baselines`` which has the run's seed, or the first.
     """
     if score in (CHANGE, CHANGE_PERCENT):
-        return None if baseline is None else _change(runs, baseline, stage, in_percent=score != CHANGE)
+        return _change(runs, baselines, stage, in_percent=score != CHANGE)
     kept = having(runs, score, stage)
     if not kept:
         return None
@@ -97,21 +97,27 @@ def _apart(left: Mapping[str, float], right: Mapping[str, float]) -> Difference 
     return paired_bootstrap(*pairs).in_points()
 
 
-def _change(runs: Sequence[Run], baseline: Run, stage: str | None, *, in_percent: bool) -> Figure | None:
-    """What text to text has gained against a baseline, with the interval of the pairs where there are any."""
-    kept, before = having(runs, TEXT, stage), baseline.stage(None)
-    if not kept or before is None or TEXT not in before.scores:
+def _change(
+    runs: Sequence[Run], baselines: Sequence[Run], stage: str | None, *, in_percent: bool
+) -> Figure | None:
+    """What text to text has gained, with the interval of the pairs where there are any."""
+    kept, known = having(runs, TEXT, stage), having(baselines, TEXT)
+    if not kept or not known:
         return None
-    scale = 100 / before.scores[TEXT].value if in_percent and before.scores[TEXT].value else 1.0
-    if in_percent and not before.scores[TEXT].value:
+    before = [next((one for one in known if one.seed == run.seed), known[0]) for run in kept]
+    ends = [_stage(run, stage).scores[TEXT].value for run in kept]
+    starts = [_stage(run, None).scores[TEXT].value for run in before]
+    if in_percent and not all(starts):
         return None
-    values = [_stage(run, stage).scores[TEXT].value - before.scores[TEXT].value for run in kept]
-    found = _apart(right_means([baseline], TEXT), right_means(kept, TEXT, stage))
+    scales = [100 / start if in_percent else 1.0 for start in starts]
+    values = [scale * (end - start) for scale, end, start in zip(scales, ends, starts, strict=True)]
+    found = _apart(right_means(before, TEXT), right_means(kept, TEXT, stage))
+    scale = sum(scales) / len(scales)
     bounds = {} if found is None else {"low": scale * found.low, "high": scale * found.high}
     if len(values) > 1:
-        bounds |= {"lowest": scale * min(values), "highest": scale * max(values)}
+        bounds |= {"lowest": min(values), "highest": max(values)}
     return Figure(
-        value=scale * sum(values) / len(values),
+        value=sum(values) / len(values),
         unit="%" if in_percent else "points",
         n=_stage(kept[0], stage).scores[TEXT].total,
         **bounds,

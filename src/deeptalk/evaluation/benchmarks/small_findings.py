@@ -167,11 +167,9 @@ def _table_2(runs: Runs) -> str:
 
 
 def _table_3(runs: Runs) -> str:
-    start = runs.get(START, ())
-    baseline = start[0] if start else None
     lost = []
     for name in ("adaptive", "lossless", "moextend", "pure-moe"):
-        change = figure_of(runs.get(name, ()), CHANGE_PERCENT, baseline=baseline)
+        change = figure_of(runs.get(name, ()), CHANGE_PERCENT, baselines=runs.get(START, ()))
         if change is not None:
             lost.append(f"{name} {change.value:+.1f} %{_between(change)}")
     told = f"Against the text backbone: {'; '.join(lost)}; the paper's is -5.45 %." if lost else "Not run."
@@ -282,7 +280,7 @@ def _lossless(runs: Runs) -> str:
     start, group = runs.get(START, ()), runs.get("lossless", ())
     if not start or not group:
         return "Not run."
-    change = figure_of(group, CHANGE, baseline=start[0])
+    change = figure_of(group, CHANGE, baselines=start)
     if change is None:
         return "Not run to its end."
     before = _last(start[0]).verdicts.get("text_to_text")
@@ -304,7 +302,7 @@ def _forgetting(runs: Runs) -> str:
     for name, group in runs.items():
         if name == START or not start or not group or not group[0].positions:
             continue  # not trained for this
-        change = figure_of(group, CHANGE, baseline=start[0])
+        change = figure_of(group, CHANGE, baselines=start)
         if change is not None:
             changes[name] = change
     if not changes:

@@ -82,7 +82,8 @@ class Run:
         """The measured stage whose recipe's name ends so; None stands for the last one of a whole run."""
         if ending is None:
             return self.stages[-1] if self.is_complete and self.stages else None
-        return next((stage for stage in self.stages if stage.name.endswith(ending)), None)
+        seed = f"-seed-{self.seed}"
+        return next((one for one in self.stages if one.name.removesuffix(seed).endswith(ending)), None)
 
 
 def read_runs(folder: Path, variants: Sequence[str], *, recipes_of: RecipesOf) -> dict[str, tuple[Run, ...]]:
