@@ -11,7 +11,6 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 GRACE_SECONDS = 1.0
 """What a client has to take a last word: behind a full buffer it would wait for ever."""
 
-
 SEND_BUFFER_BYTES = 128 * 2**10
 """What the kernel keeps for a client: two seconds of sound, where by itself it would keep a minute."""
 

@@ -98,7 +98,8 @@ def _said_by(backbone: Backbone, batches: Iterable[Batch]) -> Iterator[Batch]:
     for batch in batches:
         labels = torch.full_like(batch.labels, IGNORE)
         chosen = (batch.labels[:, TEXT] != IGNORE).nonzero()[:left]
-        labels[chosen[:, 0], TEXT, chosen[:, 1]] = batch.labels[chosen[:, 0], TEXT, chosen[:, 1]]
+        rows, places = chosen.unbind(1)
+        labels[rows, TEXT, places] = batch.labels[rows, TEXT, places]
         ids = batch.grid[:, TEXT].clamp(max=vocab_size - 1)  # larger ones stand behind the text alone
         hidden = backbone(backbone.embed_tokens(ids), mask=batch.mask).hidden
         said = backbone.lm_head(hidden[labels[:, TEXT] != IGNORE]).float().log_softmax(-1)
