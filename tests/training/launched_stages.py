@@ -1,6 +1,6 @@
 """Launched by test_launched.py: trains the tiny stages of `own_recipes.py` and prints their losses as JSON.
 
-launched_stages.py ROOT [--stages N] [--die-after STEP] [--bf16]
+launched_stages.py ROOT [--stages N] [--die-after STEP] [--bf16] [--expert-parallel N]
 """
 
 import dataclasses
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--stages", type=int, default=len(STAGES))
     parser.add_argument("--die-after", type=int)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--expert-parallel", type=int, default=1)
     given = parser.parse_args()
     losses = {}
     for recipe in STAGES[: given.stages]:
@@ -36,7 +37,7 @@ def main() -> None:
             with PartialState().main_process_first():
                 if PartialState().is_main_process:
                     write_pairs(given.root / recipe.starts_from[0] / "model", given.root / "data")
-        for report in run_stage(recipe, root=given.root, shared=True):
+        for report in run_stage(recipe, root=given.root, shared=True, expert_parallel=given.expert_parallel):
             losses[recipe.name].append(report.loss)
             if report.step == given.die_after:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -10,6 +10,7 @@ import soundfile
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from deeptalk.backbone.tiny import FAMILIES
 from deeptalk.codec import SineCodec, save_codec
 from deeptalk.model import DeepTalk, DeepTalkConfig
 from deeptalk.training.stage_dialogue import save_speaking
@@ -17,8 +18,11 @@ from deeptalk.training.stage_dialogue import save_speaking
 QUESTIONS = ("what is red", "who are you", "how many days", "is it late", "why", "and then", "no", "where")
 
 
-def furnish(root: Path) -> None:
-    """`root/own/model` for the recipes of `own_recipes.py`, and `root/data`."""
+def furnish(root: Path, *, family: str | None = None) -> None:
+    """`root/own/model` for the recipes of `own_recipes.py`, and `root/data`.
+
+    The model stands on the tiny DeepSeek-V2, or on another `family` of `deeptalk.backbone.tiny`.
+    """
     data = root / "data"
     (data / "sounds").mkdir(parents=True)
     vocab = {byte: number for number, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
@@ -30,6 +34,10 @@ def furnish(root: Path) -> None:
         config = DeepTalkConfig.tiny(fusion="mean8")
         encoder = replace(config.encoder, max_positions=256)
         backbone = {**config.backbone, "initializer_range": 0.2}
+        if family is not None:
+            kept = ("vocab_size", "hidden_size", "num_experts_per_tok", "max_position_embeddings")
+            kept += ("bos_token_id", "eos_token_id")
+            backbone = {**FAMILIES[family], **{key: backbone[key] for key in kept}}
         model = DeepTalk(replace(config, encoder=encoder, backbone=backbone))
     save_codec(SineCodec(num_codebooks=7, codebook_size=32), root / "codec")
     (root / "own" / "model").mkdir(parents=True)

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from own_room import furnish
 from preference_pairs import write_pairs
+from safetensors.torch import load_file
 
 from deeptalk.training.metrics import read_metrics
 
 WAYS = {
-    "ddp": ("--cpu",),
+    "ddp": ("--multi_gpu",),  # which starts processes on CPUs, too; --cpu starts one, whatever it is told
+    "experts": ("--multi_gpu",),
     "zero2": ("--use_deepspeed", "--zero_stage", "2"),
     "zero2-offload": ("--use_deepspeed", "--zero_stage", "2", "--offload_optimizer_device", "cpu"),
     "zero3": ("--use_deepspeed", "--zero_stage", "3"),
@@ -25,8 +28,10 @@ WAYS = {
 DEEPSPEED = pytest.mark.skipif(
     find_spec("deepspeed") is None, reason="needs deeptalk[deepspeed]: make test-large"
 )
+OPTIONS = {"experts": ("--expert-parallel", "2")}
 WITH_DEEPSPEED = [
-    pytest.param(way, marks=DEEPSPEED if "zero" in way else ()) for way in ("ddp", "fsdp2", "zero2", "zero3")
+    pytest.param(way, marks=DEEPSPEED if "zero" in way else ())
+    for way in ("ddp", "experts", "fsdp2", "zero2", "zero3")
 ]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
 pytestmark = pytest.mark.slow
@@ -40,9 +45,14 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(room: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
+def alone_root(room: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fresh(room, tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture(scope="module")
+def alone(alone_root: Path) -> dict[str, list[float]]:
     """The losses of one process that is launched by nobody."""
-    return run([sys.executable], fresh(room, tmp_path_factory.mktemp("alone")))
+    return run([sys.executable], alone_root)
 
 
 def fresh(room: Path, root: Path) -> Path:
@@ -67,6 +77,8 @@ def run(launcher: list[str], root: Path, *arguments: str, dies: bool = False) ->
 
 
 def launcher(way: str, *, processes: int = 2) -> list[str]:
+    if processes == 1 and WAYS[way] == ("--multi_gpu",):
+        return [sys.executable]
     quiet = ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
     command = ["-m", "accelerate.commands.launch", "--num_processes", str(processes), *quiet, *WAYS[way]]
     return [sys.executable, *command]
@@ -74,28 +86,42 @@ def launcher(way: str, *, processes: int = 2) -> list[str]:
 
 @pytest.mark.parametrize("way", WITH_DEEPSPEED)
 def test_all_stages_give_the_losses_of_one_process(
-    way: str, room: Path, alone: dict[str, list[float]], tmp_path: Path
+    way: str, room: Path, alone_root: Path, alone: dict[str, list[float]], tmp_path: Path
 ) -> None:
-    losses = run(launcher(way), fresh(room, tmp_path))
+    losses = run(launcher(way), fresh(room, tmp_path), *OPTIONS.get(way, ()))
     assert losses.keys() == alone.keys()
     assert len(alone) == 5
     for stage, expected in alone.items():
         assert losses[stage] == pytest.approx(expected, rel=1e-5), stage
+        same_weights(tmp_path / stage, alone_root / stage)
+
+
+def same_weights(one: Path, other: Path) -> None:
+    """To a fiftieth of what the slowest of the stages moves a weight by."""
+    left, right = (load_file(root / "model/model.safetensors") for root in (one, other))
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        torch.testing.assert_close(tensor, right[name], rtol=0.0, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("way", WITH_DEEPSPEED)
 def test_a_killed_run_ends_as_one_that_was_not(way: str, room: Path, tmp_path: Path) -> None:
     whole, killed, fewer = (fresh(room, tmp_path / name) for name in ("whole", "killed", "fewer"))
-    one_stage = ("--stages", "1")
-    expected = run(launcher(way), whole, *one_stage)["tiny-align"]
-    run(launcher(way), killed, *one_stage, "--die-after", "3", dies=True)
-    shutil.copytree(killed / "tiny-align", fewer / "tiny-align")
-    assert run(launcher(way), killed, *one_stage)["tiny-align"] == expected[2:]
-    results = [(root / "tiny-align/model/model.safetensors").read_bytes() for root in (whole, killed)]
+    *before, stage = ("tiny-align", "tiny-audio-experts")[: 2 if way == "experts" else 1]
+    stages, options = ("--stages", str(1 + len(before))), OPTIONS.get(way, ())
+    expected = run(launcher(way), whole, *stages, *options)[stage]
+    for name in before:
+        shutil.copytree(whole / name, killed / name)
+        shutil.copytree(whole / name, fewer / name)
+    run(launcher(way), killed, *stages, *options, "--die-after", "3", dies=True)
+    shutil.copytree(killed / stage, fewer / stage)
+    assert run(launcher(way), killed, *stages, *options)[stage] == expected[2:]
+    results = [(root / stage / "model/model.safetensors").read_bytes() for root in (whole, killed)]
     assert results[0] == results[1]
-    # half as many processes go on, each with twice the micro-batches: the same but for rounding
-    losses = run(launcher(way, processes=1), fewer, *one_stage)["tiny-align"]
+    # one process goes on, with all micro-batches: the same but for rounding
+    losses = run(launcher(way, processes=1), fewer, *stages)[stage]
     assert losses == pytest.approx(expected[2:], rel=1e-4)
+    same_weights(fewer / stage, whole / stage)
 
 
 @pytest.mark.parametrize("way", WITH_DEEPSPEED[2:])

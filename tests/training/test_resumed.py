@@ -13,6 +13,7 @@ from own_room import furnish
 from deeptalk.errors import DeepTalkError
 from deeptalk.training.checkpoint import newest_checkpoint
 from deeptalk.training.engine import build_accelerator
+from deeptalk.training.launch import groups_of
 from deeptalk.training.loop import _Run
 from deeptalk.training.objective import Task
 from deeptalk.training.run import METRICS, open_stage, run_stage
@@ -64,12 +65,14 @@ def test_what_is_read_and_written_again_has_the_same_bytes(run: Path, tmp_path: 
     stage = open_stage(RECIPE, places)
     freeze_all_but(stage.model, RECIPE.trains)
     torch.manual_seed(99)
+    accelerator = build_accelerator()
     resumed = _Run(
         Task(stage.model, stage.objective, precision=RECIPE.precision),
         recipe=RECIPE,
         asked=RECIPE,
         batches=stage.batches(rank=0, world_size=1),
-        accelerator=build_accelerator(),
+        accelerator=accelerator,
+        groups=groups_of(accelerator),
         start=checkpoint,
     )
     resumed.save(tmp_path / "again", keep_going=False)

@@ -391,6 +391,7 @@ def test_a_codec_goes_on_from_another_and_its_decoder_alone_leaves_the_codes(com
 def test_micro_batches_that_cannot_be_shared_evenly_are_refused(data: Path, tmp_path: Path):
     class Three:
         num_processes = 3
+        process_index = 0
         is_main_process = True
 
     recipe = dataclasses.replace(tiny("pocket-text"), accumulate=4)

@@ -36,6 +36,15 @@ def train(
     compiled: Compiled = False,
     shared: Shared = False,
     dense: Dense = False,
+    expert_parallel: Annotated[
+        int,
+        typer.Option(
+            "--expert-parallel",
+            metavar="N",
+            min=1,
+            help="Groups of N launched processes take the same batches and hold 1/N of the experts each.",
+        ),
+    ] = 1,
     keep_going: Annotated[
         bool,
         typer.Option("--keep-going", help="Train on where a full disk takes no checkpoint; it is told."),
@@ -101,6 +110,7 @@ def train(
         compiled=compiled,
         shared=shared,
         dense=dense,
+        expert_parallel=expert_parallel,
         keep_going=keep_going,
         text_bound=bound,
     )

@@ -22,6 +22,7 @@ def train_stage(
     compiled: bool = False,
     shared: bool = False,
     dense: bool = False,
+    expert_parallel: int = 1,
     keep_going: bool = False,
     text_bound: TextBound | None = None,
 ) -> StepReport | None:
@@ -40,6 +41,7 @@ def train_stage(
             compiled=compiled,
             shared=shared,
             dense=dense,
+            expert_parallel=expert_parallel,
             keep_going=keep_going,
             text_bound=text_bound,
             progress=show,

@@ -15,6 +15,7 @@ from accelerate.utils import DistributedDataParallelKwargs, patch_environment
 from torch import Tensor, nn
 
 from deeptalk.errors import ConfigError
+from deeptalk.training.launch import Groups, is_fsdp, is_zero
 from deeptalk.training.objective import Task
 from deeptalk.training.optim import Rounding, set_lr
 from deeptalk.training.recipe import Recipe
@@ -92,18 +93,12 @@ def build_accelerator() -> Accelerator:
         )
 
 
-def is_zero() -> bool:
-    """Whether the launcher asked for DeepSpeed."""
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+def build_engine(task: Task, *, recipe: Recipe, accelerator: Accelerator, groups: Groups) -> Engine:
+    """The engine that a run was launched with, or the one that divides experts in groups of processes."""
+    if groups.size > 1:
+        from deeptalk.training.expert_parallel import ExpertParallelEngine
 
-
-def is_fsdp() -> bool:
-    """Whether the launcher asked for FSDP."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-
-
-def build_engine(task: Task, *, recipe: Recipe, accelerator: Accelerator) -> Engine:
-    """The engine that the run was launched with: ZeRO, FSDP2, or the whole model in every process."""
+        return ExpertParallelEngine(task, recipe=recipe, accelerator=accelerator, groups=groups)
     if is_zero():
         from deeptalk.training.zero import ZeroEngine
 
@@ -153,42 +148,14 @@ class WholeEngine:
 
     def states(self) -> Iterator[tuple[str, States]]:
         """What is known of every trainable parameter."""
-        for name, parameter in trainable(self.task.model):
-            known = self.optimizer.state.get(self._held(parameter), {})
-            tensors = {"weight": self._held(parameter).detach()}
-            tensors |= known or {"step": torch.zeros(())}  # its own: a step may pass a parameter by
-            parts = (part for key, value in tensors.items() for part in _parts(key, value))
-            yield name, {key: inner.cpu() for key, inner in parts}
+        return states_of(self.task.model, self.optimizer)
 
-    @torch.no_grad()
     def put_states(self, read: Callable[[str], States], *, num_steps: int) -> None:
         """Put back what `states` gave."""
-        self._make_states()
-        for name, parameter in trainable(self.task.model):
-            held, states = self._held(parameter), read(name)
-            known = self.optimizer.state[held]
-            for key, value in {"weight": held.detach(), **known}.items():
-                for part, inner in _parts(key, value) if key != "step" else ():
-                    if part in states:  # else no gradient has reached it, and it is zero
-                        inner.copy_(states[part])
-            known["step"].fill_(states.get("step", num_steps))
-            parameter.copy_(held)
-
-    def _make_states(self) -> None:
-        """A step of length zero, in which the optimiser makes what it keeps."""
-        set_lr(self.optimizer, 0.0)
-        for parameter in self._parameters:
-            parameter.grad = torch.zeros_like(parameter)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        put_states_into(self.task.model, self.optimizer, read, num_steps=num_steps)
 
     def make_whole(self) -> None:
         """It is."""
-
-    def _held(self, parameter: nn.Parameter) -> Tensor:
-        """What the optimiser moves: the parameter, or its copy of higher precision."""
-        masters = getattr(self.optimizer, "masters", {})
-        return masters.get(parameter, parameter)
 
 
 def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -206,6 +173,61 @@ def any_process(accelerator: Accelerator, flag: bool) -> bool:
     total = accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum")
     assert isinstance(total, Tensor)
     return bool(total)
+
+
+def states_of(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    whole: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Iterator[tuple[str, States]]:
+    """What an optimiser of torch knows of every trainable parameter.
+
+    ``whole`` makes of a parameter and a tensor that goes with it the whole tensor.
+    """
+    for name, parameter in trainable(model):
+        held = _held(optimizer, parameter)
+        tensors = {"weight": held.detach()}
+        tensors |= optimizer.state.get(held) or {"step": torch.zeros(())}  # its own: a step may pass it by
+        parts = (part for key, value in tensors.items() for part in _parts(key, value))
+        yield name, {key: (inner if whole is None else whole(parameter, inner)).cpu() for key, inner in parts}
+
+
+@torch.no_grad()
+def put_states_into(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    read: Callable[[str], States],
+    *,
+    num_steps: int,
+    part: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> None:
+    """Put back what `states_of` gave; ``part`` makes of a parameter and a whole tensor what is held of it."""
+    _make_states(model, optimizer)
+    for name, parameter in trainable(model):
+        held, states = _held(optimizer, parameter), read(name)
+        known = optimizer.state[held]
+        for key, value in {"weight": held.detach(), **known}.items():
+            for name_of_part, inner in _parts(key, value) if key != "step" else ():
+                if name_of_part in states:  # else no gradient has reached it, and it is zero
+                    given = states[name_of_part]
+                    inner.copy_(given if part is None else part(parameter, given))
+        known["step"].fill_(states.get("step", num_steps))
+        parameter.copy_(held)
+
+
+def _make_states(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """A step of length zero, in which an optimiser makes what it keeps."""
+    set_lr(optimizer, 0.0)
+    for _, parameter in trainable(model):
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _held(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> Tensor:
+    """What the optimiser moves: the parameter, or its copy of higher precision."""
+    return getattr(optimizer, "masters", {}).get(parameter, parameter)
 
 
 def _parts(key: str, value: Tensor) -> list[tuple[str, Tensor]]:

@@ -32,10 +32,9 @@ from deeptalk.training.engine import (
     any_process,
     build_accelerator,
     build_engine,
-    is_fsdp,
-    is_zero,
 )
 from deeptalk.training.interruption import Interruption
+from deeptalk.training.launch import Groups, groups_of, is_fsdp, is_zero
 from deeptalk.training.manifest import read_manifest
 from deeptalk.training.objective import Objective, Task
 from deeptalk.training.recipe import Recipe
@@ -99,6 +98,7 @@ def train(
     evaluate: Callable[[Task, Forward], Mapping[str, float]] | None = None,
     accelerator: Accelerator | None = None,
     asked: Recipe | None = None,
+    expert_parallel: int = 1,
     keep_going: bool = False,
     now: Callable[[], float] = time.monotonic,
 ) -> Iterator[StepReport]:
@@ -109,6 +109,8 @@ def train(
     the model holds the averaged weights if the recipe asks for them, and in the first process it is whole.
     An interruption saves, reports and ends the iteration. `asked` is the recipe before its epochs were
     counted in steps and its micro-batches shared; another number of processes may go on with a run of it.
+    Groups of `expert_parallel` processes hold the experts together; those of a group are to be given the
+    same `batches`.
     With `keep_going` a checkpoint that can't be written is told and left out.
 
     Raises:
@@ -119,12 +121,14 @@ def train(
     """
     task = Task(model, objective or recipe.objective, precision=recipe.precision)
     start = newest_checkpoint(folder) if resume and folder is not None else None
+    accelerator = accelerator or build_accelerator()
     run = _Run(
         task,
         recipe=recipe,
         asked=asked or recipe,
         batches=batches,
-        accelerator=accelerator or build_accelerator(),
+        accelerator=accelerator,
+        groups=groups_of(accelerator, size=expert_parallel),
         start=start,
     )
     num_steps = recipe.num_steps or 0
@@ -171,18 +175,20 @@ class _Run:
         asked: Recipe,
         batches: Batches,
         accelerator: Accelerator,
+        groups: Groups,
         start: Path | None = None,
     ) -> None:
-        self.recipe, self.asked, self.batches, self.accelerator = recipe, asked, batches, accelerator
+        self.recipe, self.asked, self.batches = recipe, asked, batches
+        self.accelerator, self.groups = accelerator, groups
         self.task, model = task, task.model
         progress = None if start is None else self._read_progress(start)
         if start is not None and progress is not None and progress.format_version != WHOLE:
             with StatesReader(start) as reader:  # before the model is divided
                 reader.put_weights(model)
-        self.engine = build_engine(task, recipe=recipe, accelerator=accelerator)
+        self.engine = build_engine(task, recipe=recipe, accelerator=accelerator, groups=groups)
         self.average = WeightAverage(model, decay=recipe.average) if recipe.average is not None else None
         self.generator = torch.Generator(device=accelerator.device)
-        self.generator.manual_seed(recipe.seed + accelerator.process_index)
+        self.generator.manual_seed(recipe.seed + groups.index)
         self.step = self.num_skipped = self.num_bad_in_a_row = self.num_positions = 0
         self._left_out = dict(batches.state_dict().get("rejects", {}))
         if start is not None and progress is not None:
@@ -222,13 +228,14 @@ class _Run:
         counts = torch.stack([objective.counts(batch).to(device, torch.float32) for batch in micro]).sum(0)
         counts = self._total(counts)
         positions = sum(objective.num_positions(batch) for batch in micro)
-        self.num_positions = positions * self.accelerator.num_processes  # about: shares are alike
+        self.num_positions = positions * self.groups.number  # about: shares are alike
         sums = torch.zeros_like(counts)
         for index, batch in enumerate(micro):
             with self.engine.micro_batch(is_last=index == len(micro) - 1):
                 part = self.engine(batch, self.generator).float()
-                # a distributed wrapper averages gradients over processes; the loss is a sum over them
-                self.engine.backward(objective.total(part, counts) * self.accelerator.num_processes)
+                # gradients are averaged over the groups, each a process where experts aren't divided; the
+                # loss is a sum over them
+                self.engine.backward(objective.total(part, counts) * self.groups.number)
             sums += part.detach()
         return self._total(sums), counts, samples
 
@@ -257,15 +264,16 @@ class _Run:
         if is_due:
             own = self.batches.state_dict().get("rejects", {})
             total = dict(self._left_out)
-            for counts in gather_object([own]):
+            for counts in gather_object([own])[:: self.groups.size]:
                 for reason, count in counts.items():
                     total[reason] = total.get(reason, 0) + count - self._left_out.get(reason, 0)
             self._rejected = total
         return self._rejected
 
     def _total(self, values: Tensor) -> Tensor:
-        """The sum over all processes."""
-        total = self.accelerator.reduce(values, "sum")
+        """The sum over all groups of processes."""
+        own = values if self.groups.is_first else torch.zeros_like(values)
+        total = self.accelerator.reduce(own, "sum")
         assert isinstance(total, Tensor)
         return total
 
@@ -298,6 +306,7 @@ class _Run:
     def _save(self, folder: Path) -> None:
         own = [(generator_states(self.generator), self.batches.state_dict())]
         states = gather_object(own) if self.accelerator.num_processes > 1 else own
+        states = states[:: self.groups.size]  # a group's are alike
         save_checkpoint(
             folder,
             write=lambda path: self._write(path, [generators for generators, _ in states]),
@@ -310,7 +319,8 @@ class _Run:
             ),
             about={
                 "num_steps": self.recipe.num_steps,
-                "num_processes": self.accelerator.num_processes,
+                "num_processes": self.groups.number,
+                **({"expert_parallel": self.groups.size} if self.groups.size > 1 else {}),
                 "recipe": self.asked.to_dict(),
                 "versions": {"torch": torch.__version__},
             },
@@ -342,20 +352,20 @@ class _Run:
             start,
             progress,
             recipe_hash=self.recipe.hash,
-            num_processes=self.accelerator.num_processes,
+            num_processes=self.groups.number,
             is_same=is_same,
         )
-        if progress.format_version == WHOLE and (is_zero() or is_fsdp()):
+        if progress.format_version == WHOLE and (is_zero() or is_fsdp() or self.groups.size > 1):
             raise CheckpointError(
-                f"{start} was written by a run that held its model whole; go on without ZeRO and FSDP, or "
-                "begin again (--anew)."
+                f"{start} was written by a run that held its model whole; go on without ZeRO, FSDP and "
+                "--expert-parallel, or begin again (--anew)."
             )
         return progress
 
     def _load(self, start: Path, progress: Progress) -> None:
         model, average = self.task.model, self.average
         averaged = average.tensors if average is not None else None
-        index, number = self.accelerator.process_index, self.accelerator.num_processes
+        index, number = self.groups.index, self.groups.number
         if progress.format_version == WHOLE:
             generators = load_whole(start, model=model, average=averaged, optimizer=self.engine.optimizer)
         else:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from deeptalk.backbone.divided import expert_parameters
 from deeptalk.errors import ConfigError
-from deeptalk.training.engine import is_fsdp, is_zero
+from deeptalk.training.launch import is_fsdp, is_zero
 from deeptalk.training.optim import AdamW8bit
 from deeptalk.training.recipe import Recipe
 
@@ -24,12 +25,15 @@ STATE_BYTES = {"fp32": 8, "bf16": 12}
 STATE_BYTES_8BIT = 2
 
 
-def least_bytes(model: nn.Module, recipe: Recipe, *, num_processes: int = 1) -> int:
+def least_bytes(model: nn.Module, recipe: Recipe, *, num_processes: int = 1, expert_parallel: int = 1) -> int:
     """What one process of a launched run holds on its device at least: weights, gradients, optimiser states.
 
-    The recipe's white list has been applied. Under DeepSpeed they are divided as its stage says.
+    The recipe's white list has been applied. Under DeepSpeed they are divided as its stage says, and routed
+    experts among `expert_parallel` processes.
     """
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    experts = set(expert_parameters(model)) if expert_parallel > 1 else set()
+    shares = [(p, expert_parallel if p in experts else 1) for p in model.parameters()]
+    sizes = [(-(-p.numel() // share), p.requires_grad) for p, share in shares]
     num_parameters = sum(size for size, _ in sizes)
     num_trained = sum(size for size, trains in sizes if trains)
     is_8bit = isinstance(recipe.optim, AdamW8bit)
@@ -47,13 +51,16 @@ def least_bytes(model: nn.Module, recipe: Recipe, *, num_processes: int = 1) -> 
     return weights + gradients + states
 
 
-def check_memory(model: nn.Module, recipe: Recipe, *, device: torch.device, num_processes: int) -> None:
+def check_memory(
+    model: nn.Module, recipe: Recipe, *, device: torch.device, num_processes: int, expert_parallel: int = 1
+) -> None:
     """Refuse a stage that its device can't hold.
 
     Raises:
         ConfigError: it needs more than there is, without even what a forward pass keeps.
     """
-    needed, there = least_bytes(model, recipe, num_processes=num_processes), device_bytes(device)
+    needed = least_bytes(model, recipe, num_processes=num_processes, expert_parallel=expert_parallel)
+    there = device_bytes(device)
     needed *= num_processes if device.type == "cpu" else 1  # they share it
     if there is None or needed <= there:
         return

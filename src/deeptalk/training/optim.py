@@ -196,7 +196,7 @@ def orthogonal(matrices: Float[Tensor, "*E R C"]) -> Float[Tensor, "*E R C"]:
     is_tall = matrices.shape[-2] > matrices.shape[-1]
     wide = matrices.mT if is_tall else matrices
     # sums within the products, on contiguous rows: a third less time than the plain expression
-    x = wide.bfloat16().contiguous().reshape(-1, *wide.shape[-2:])
+    x = wide.bfloat16().contiguous().reshape(wide.shape[:-2].numel(), *wide.shape[-2:])  # there may be none
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(_NUM_ITERATIONS):
         gram = x @ x.mT

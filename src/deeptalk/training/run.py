@@ -30,6 +30,8 @@ from deeptalk.training.codec import CodecTraining
 from deeptalk.training.ctc import Ctc
 from deeptalk.training.engine import build_accelerator
 from deeptalk.training.evaluate import evaluate
+from deeptalk.training.expert_parallel import check_divisible
+from deeptalk.training.launch import groups_of
 from deeptalk.training.loop import Forward, StepReport, train
 from deeptalk.training.manifest import read_manifest
 from deeptalk.training.memory import check_memory, disk_shortage
@@ -97,6 +99,7 @@ def run_stage(
     compiled: bool = False,
     shared: bool = False,
     dense: bool = False,
+    expert_parallel: int = 1,
     keep_going: bool = False,
     text_bound: TextBound | None = None,
     accelerator: Accelerator | None = None,
@@ -108,14 +111,17 @@ def run_stage(
     finished yields nothing; without it, only `anew` deletes what an interrupted run has kept, and that once
     the stage is open. `compiled` fuses the backbone's layers, for the same results up to rounding.
     Each process takes `accumulate` micro-batches a step; `shared`, all together take them. `dense` trains
-    stage 2.1 without the experts that it masks, for the same results up to rounding. With `keep_going` it
+    stage 2.1 without the experts that it masks, for the same results up to rounding. Groups of
+    `expert_parallel` processes take the same micro-batches and hold the experts together: a group then is
+    what a process is otherwise. With `keep_going` it
     goes on where a full disk takes no checkpoint. With `text_bound` text is measured against the text
     backbone whenever the stage evaluates, and a run that takes too much from it ends. The main process tells
     `progress` what it encodes before the first step.
 
     Raises:
         ConfigError: the recipe fits neither its data nor the stages it starts from, its micro-batches
-            can't be shared out evenly, or it would delete an interrupted run unasked.
+            can't be shared out evenly, its experts can't be divided so, or it would delete an interrupted run
+            unasked.
         CheckpointError: an earlier stage is missing, or the folder holds another recipe's run.
         TextLostError: text has lost more than `text_bound` lets it.
     """
@@ -125,8 +131,13 @@ def run_stage(
     if resume and is_finished(recipe, places):
         return
     asked, accelerator = recipe, accelerator or build_accelerator()
+    groups = groups_of(accelerator, size=expert_parallel)
+    if groups.size > 1:
+        check_divisible(recipe)
+        if compiled:
+            raise ConfigError("--compile and --expert-parallel don't go together; leave one of them out.")
     if shared:
-        recipe = _share(recipe, accelerator.num_processes)
+        recipe = _share(recipe, groups.number)
     folder = places.run(recipe.name)
     if not (resume or anew):
         _check_nothing_is_lost(recipe, places)
@@ -138,11 +149,17 @@ def run_stage(
             told = progress if accelerator.is_main_process else silent
             stage = open_stage(recipe, places, dense=dense, device=accelerator.device, progress=told)
         freeze_all_but(stage.model, recipe.trains)
-        check_memory(stage.model, recipe, device=accelerator.device, num_processes=accelerator.num_processes)
+        check_memory(
+            stage.model,
+            recipe,
+            device=accelerator.device,
+            num_processes=accelerator.num_processes,
+            expert_parallel=groups.size,
+        )
         shortage = disk_shortage(stage.model, recipe, folder) if accelerator.is_main_process else ""
         if shortage:
             logger.warning(shortage)
-        batches = stage.batches(rank=accelerator.process_index, world_size=accelerator.num_processes)
+        batches = stage.batches(rank=groups.index, world_size=groups.number)
         measure = _measure(stage, text_bound)
         accelerator.wait_for_everyone()  # what was left there goes once all can begin
     if recipe.recompute != "none":
@@ -152,14 +169,14 @@ def run_stage(
     start = newest_checkpoint(folder) if resume else None
     if recipe.num_steps is None:
         num_batches = batches.num_batches_per_epoch() * (recipe.epochs or 1)
-        num_steps = _steps_of_others(start, accelerator.num_processes)
+        num_steps = _steps_of_others(start, groups.number)
         num_steps = num_steps or max(1, num_batches // recipe.accumulate)
         recipe = dataclasses.replace(recipe, num_steps=num_steps, epochs=None)
     note = provenance(dataclasses.replace(recipe, accumulate=asked.accumulate), places)
     note |= {
         "asked_hash": asked.hash,
         "asked_epochs": asked.epochs,
-        "num_processes": accelerator.num_processes,
+        "num_processes": groups.number,
     }
     metrics = _open_metrics(folder, start) if accelerator.is_main_process else None
     rejected: Mapping[str, int] = {}
@@ -173,6 +190,7 @@ def run_stage(
         evaluate=measure,
         accelerator=accelerator,
         asked=asked,
+        expert_parallel=groups.size,
         keep_going=keep_going,
     ):
         if metrics is not None:
