@@ -159,6 +159,24 @@ def test_hands_free_finds_the_turn_by_itself(page: "Page", tmp_path: Path):
     assert page.get_by_role("status").inner_text() == "Muted."
 
 
+@pytest.mark.parametrize("size", [(320, 568), (390, 844), (844, 390), (1100, 844)])
+def test_nothing_is_cut_off_on_any_screen(page: "Page", size: tuple[int, int]):
+    """Not the controls, nor the beginning of the welcome; and a phone on its side has room for words."""
+    width, height = size
+    page.set_viewport_size({"width": width, "height": height})
+    shown = "button:visible, #modes, #status, #welcome h2"
+    for box in [each.bounding_box() for each in page.locator(shown).all()]:
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["y"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert box["y"] + box["height"] <= height
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    log = page.get_by_role("log").bounding_box()
+    assert log is not None
+    assert log["height"] > 150
+
+
 def test_the_pages_arithmetic(page: "Page"):
     """Percentiles, and sound at another sample rate: a tone stays itself, one above the band is gone."""
     median, p95, tone_error, num_made, leaked = page.evaluate("""async () => {

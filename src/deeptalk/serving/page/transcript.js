@@ -45,6 +45,7 @@ export class Transcript {
   }
 
   #follow() {
+    if (!this.#log.querySelector(".turn, .note")) return; // the welcome is read from its beginning
     this.#log.scrollTop = this.#log.scrollHeight;
   }
 }
