@@ -15,10 +15,11 @@ from torch import nn
 
 from deeptalk.backbone import (
     Backbone,
+    Deferred,
     RouterMask,
     fused_state_dict,
     load_fused_state_dict,
-    merged_state_dict,
+    merged_tensors,
     open_backbone,
     open_pruned,
     prune_experts,
@@ -47,6 +48,12 @@ def loss(backbone: Backbone, kept: torch.Tensor) -> torch.Tensor:
     logits = backbone.lm_head(output.hidden[:, :-1])
     cross_entropy = nn.functional.cross_entropy(logits.flatten(0, 1), IDS[:, 1:].flatten())
     return cross_entropy + 0.1 * sequence_balance_loss(output.router, torch.ones_like(IDS, dtype=torch.bool))
+
+
+def merged(backbone: Backbone, files: list[Path], *, prefix: str) -> dict[str, torch.Tensor]:
+    """The full checkpoint of a pruned backbone, with all tensors made."""
+    state = merged_tensors(backbone, files, prefix=prefix)
+    return {name: t.make() if isinstance(t, Deferred) else t for name, t in state.items()}
 
 
 def banks_of(backbone: Backbone) -> list[KeptExperts]:
@@ -173,7 +180,7 @@ def test_training_goes_back_into_the_full_checkpoint(name: str, number: int, che
     settings, files = checkpoint(full)
     pruned = open_pruned(settings, files, kept, prefix="x.")
     before = fused_state_dict(full)
-    untrained = merged_state_dict(pruned, files, prefix="x.")
+    untrained = merged(pruned, files, prefix="x.")
     assert untrained.keys() == before.keys()
     assert all(torch.equal(tensor, before[key]) for key, tensor in untrained.items())
 
@@ -182,7 +189,7 @@ def test_training_goes_back_into_the_full_checkpoint(name: str, number: int, che
     optimizer = torch.optim.AdamW(pruned.parameters(), lr=1e-2, weight_decay=0.5)
     loss(pruned, kept).backward()
     optimizer.step()
-    after = merged_state_dict(pruned, files, prefix="x.")
+    after = merged(pruned, files, prefix="x.")
     rows = dict(zip(pruned.block_names, kept, strict=True))
     for key, tensor in after.items():
         members = rows.get(key.removesuffix(".gate.weight").partition(".experts.")[0])
@@ -201,9 +208,9 @@ def test_experts_left_out_keep_every_bit_beside_a_narrower_backbone(checkpoint) 
     kept = some_experts(full, 3)
     settings, files = checkpoint(full)
     narrow = open_pruned(settings, files, kept, prefix="x.", dtype=torch.bfloat16)
-    merged, before = merged_state_dict(narrow, files, prefix="x."), fused_state_dict(full)
+    whole, before = merged(narrow, files, prefix="x."), fused_state_dict(full)
     for block, members in zip(full.block_names, kept, strict=True):
-        one, other = (state[f"{block}.experts.down_proj"] for state in (merged, before))
+        one, other = (state[f"{block}.experts.down_proj"] for state in (whole, before))
         assert torch.equal(one[~members], other[~members])
         assert torch.equal(one[members], other[members].bfloat16().float())
 
@@ -218,7 +225,7 @@ def test_tied_tables_stand_in_the_file_once(checkpoint) -> None:
     pruned = open_pruned(settings, [path], kept, prefix="x.")
     assert pruned.lm_head.weight is pruned.embed_tokens.weight
     assert torch.equal(pruned.lm_head.weight, full.lm_head.weight)
-    assert f"x.{next(iter(merged_state_dict(pruned, [path], prefix='x.')))}" in state
+    assert f"x.{next(iter(merged(pruned, [path], prefix='x.')))}" in state
 
 
 def test_no_token_reaches_an_expert_that_is_not_there() -> None:
@@ -285,13 +292,13 @@ def test_the_checkpoint_of_another_backbone_is_refused(checkpoint, tmp_path: Pat
     settings, files = checkpoint(full)
     other = checkpoint(open_backbone(CONFIGS["qwen3_moe"] | {"num_experts": 6}))[1]
     with pytest.raises(CheckpointError, match=r"\[6, 48, 32\] instead of \[8, 48, 32\]"):
-        merged_state_dict(pruned, other, prefix="x.")
+        merged_tensors(pruned, other, prefix="x.")
     with pytest.raises(CheckpointError, match=r"\[6, 48, 32\] instead of \[8, 48, 32\]"):
         open_pruned(settings, other, kept, prefix="x.")
     with pytest.raises(CheckpointError, match="no tensor model"):
         open_pruned(settings, files, kept)
     with pytest.raises(CheckpointError, match="nothing is to be merged"):
-        merged_state_dict(full, files, prefix="x.")
+        merged_tensors(full, files, prefix="x.")
     (tmp_path / "damaged.safetensors").write_bytes(b"no header")
     with pytest.raises(CheckpointError, match="damaged or no safetensors"):
         open_pruned(settings, [tmp_path / "damaged.safetensors"], kept, prefix="x.")

@@ -16,14 +16,12 @@ Axes: k experts that a layer keeps, I their width; the others as in `deeptalk.sh
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -31,6 +29,7 @@ from deeptalk.backbone.backbone import Backbone, config_from_dict, model_options
 from deeptalk.backbone.banks import check_whole, select_experts
 from deeptalk.backbone.families import find_routers
 from deeptalk.backbone.few_tokens import FEW_TOKENS, is_swiglu
+from deeptalk.backbone.stored import Deferred, StoredTensors, hollow, put
 from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.shapes import Bool, Float, Int, Tensor
 
@@ -115,44 +114,37 @@ def open_pruned(
         CheckpointError: a tensor is missing, of another shape, or holds numbers that are not finite.
     """
     config = config_from_dict(dict(settings))
-    options = model_options(config, dtype=dtype, attention=attention, experts=experts)
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are all replaced
+    options = model_options(config, dtype=torch.float32, attention=attention, experts=experts)
+    with hollow():
         backbone = _build(config, kept, options, name)
-    with _open_files(files) as stored:
-        places = list(_places(backbone))
-        for place in places:
-            stored.check(prefix + place.name, place.full_shape)
-        for place in places:
-            place.tensor.copy_(stored.read(prefix + place.name, place.rows if place.is_cut else None))
+    stored, places = StoredTensors(files), list(_places(backbone))
+    for place in places:
+        stored.check(prefix + place.name, place.full_shape)
+    for place in places:
+        as_dtype, rows = dtype if place.is_parameter else None, place.rows if place.is_cut else None
+        put(backbone.model, place.own, stored.read(prefix + place.name, dtype=as_dtype, rows=rows))
+    backbone.model.tie_weights()
     return backbone
 
 
-def merged_state_dict(backbone: Backbone, files: Iterable[Path], *, prefix: str = "") -> dict[str, Tensor]:
+def merged_tensors(
+    backbone: Backbone, files: Iterable[Path], *, prefix: str = ""
+) -> dict[str, Tensor | Deferred]:
     """The full checkpoint under stock names: a pruned backbone, and the experts it left out from ``files``.
 
     Of stacked experts and routers the rows of kept experts are the backbone's and all others those of the
-    files, bit for bit; the files are the ones it was opened from. These tensors are of a dtype that holds
-    both, the others of the backbone's.
+    files, bit for bit; the files are the ones it was opened from. These tensors are made when they are
+    written, in main memory and in a dtype that holds both; the others are the backbone's.
 
     Raises:
         CheckpointError: the backbone isn't pruned, or the files are those of another one.
     """
     if backbone.kept is None:
         raise CheckpointError("the backbone is not pruned; nothing is to be merged.")
-    state: dict[str, Tensor] = {}
-    with _open_files(files) as stored:
-        places = list(_places(backbone))
-        for place in places:
-            stored.check(prefix + place.name, place.full_shape)
-        for place in places:
-            state[place.name] = place.tensor
-            if place.rows is not None:
-                rows = torch.tensor(place.rows, device=place.tensor.device)
-                part = place.tensor if place.is_cut else place.tensor[rows]
-                full = stored.read(prefix + place.name, None).to(part.device)
-                both = torch.promote_types(full.dtype, part.dtype)
-                state[place.name] = full.to(both).index_copy(0, rows, part.to(both))
-    return state
+    stored, places = StoredTensors(files), list(_places(backbone))
+    for place in places:
+        stored.check(prefix + place.name, place.full_shape)
+    return {place.name: _merged(place, stored, prefix + place.name) for place in places}
 
 
 def check_kept(kept: Bool[Tensor, "L E"], *, num_layers: int, num_experts: int) -> None:
@@ -177,13 +169,15 @@ def check_kept(kept: Bool[Tensor, "L E"], *, num_layers: int, num_experts: int) 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Place:
-    """A tensor of a pruned backbone, detached, and where it stands in the full checkpoint.
+    """A tensor of a pruned backbone, detached, its own name, and where it stands in the full checkpoint.
 
     ``rows`` are those of the kept experts where the full tensor has a row for each expert.
     """
 
     name: str
+    own: str
     tensor: Tensor
+    is_parameter: bool
     full_shape: tuple[int, ...]
     rows: tuple[int, ...] | None = None
 
@@ -193,45 +187,19 @@ class _Place:
         return tuple(self.tensor.shape) != self.full_shape
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Stored:
-    """Tensors of open safetensors files, read row by row."""
+def _merged(place: _Place, stored: StoredTensors, name: str) -> Tensor | Deferred:
+    """A place's tensor, or how it is made of the rows that the backbone has and those that it left out."""
+    rows = place.rows
+    if rows is None:
+        return place.tensor
 
-    handles: Mapping[str, Any]
+    def make() -> Tensor:
+        part = (place.tensor if place.is_cut else place.tensor[list(rows)]).cpu()
+        full = stored.read(name)
+        both = torch.promote_types(full.dtype, part.dtype)
+        return full.to(both).index_copy_(0, torch.tensor(rows), part.to(both))
 
-    def check(self, name: str, shape: tuple[int, ...]) -> None:
-        if name not in self.handles:
-            raise CheckpointError(
-                f"the checkpoint has no tensor {name}; experts must be stacked in one tensor for each layer."
-            )
-        found = tuple(self.handles[name].get_slice(name).get_shape())
-        if found != shape:
-            raise CheckpointError(
-                f"the checkpoint's {name} is {list(found)} instead of {list(shape)}: another backbone's."
-            )
-
-    def read(self, name: str, rows: tuple[int, ...] | None) -> Tensor:
-        if rows is None:
-            tensor = self.handles[name].get_tensor(name)
-        else:
-            part = self.handles[name].get_slice(name)
-            tensor = torch.cat([part[row : row + 1] for row in rows])
-        if not bool(tensor.isfinite().all()):
-            raise CheckpointError(f"{name} holds numbers that are not finite floats.")
-        return tensor
-
-
-@contextmanager
-def _open_files(files: Iterable[Path]) -> Iterator[_Stored]:
-    with ExitStack() as stack:
-        handles: dict[str, Any] = {}
-        for path in files:
-            try:
-                opened = stack.enter_context(safe_open(path, framework="pt"))
-            except (SafetensorError, OSError) as error:
-                raise CheckpointError(f"{path} is damaged or no safetensors file ({error}).") from error
-            handles |= dict.fromkeys(opened.keys(), opened)
-        yield _Stored(handles=handles)
+    return Deferred(shape=place.full_shape, make=make)
 
 
 def _places(backbone: Backbone) -> Iterator[_Place]:
@@ -240,25 +208,27 @@ def _places(backbone: Backbone) -> Iterator[_Place]:
         f"{block}.experts": backbone.model.get_submodule(f"{block}.experts") for block in backbone.block_names
     }
     routers = dict(zip(backbone.router_names, experts.values(), strict=True))
-    saved = backbone.model.state_dict().keys()
-    for name, tensor in [*backbone.model.named_parameters(), *backbone.model.named_buffers()]:
+    model = backbone.model
+    own = dict(model.named_parameters())
+    saved = model.state_dict().keys() - model.all_tied_weights_keys.keys()
+    for name, tensor in [*own.items(), *model.named_buffers()]:
         owner, _, leaf = name.rpartition(".")
         stack = owner.rpartition(".")[0]
         if stack in experts:
             shape = (backbone.layers.num_experts, *tensor.shape[1:])
-            place = _Place(
-                name=f"{stack}.{leaf}", tensor=tensor.data, full_shape=shape, rows=experts[stack].rows
-            )
+            target, rows = f"{stack}.{leaf}", experts[stack].rows
         elif name in saved:
-            rows = routers[owner].rows if owner in routers else None
-            place = _Place(name=name, tensor=tensor.data, full_shape=tuple(tensor.shape), rows=rows)
+            shape = tuple(tensor.shape)
+            target, rows = name, routers[owner].rows if owner in routers else None
         else:
             continue
-        yield place
+        yield _Place(
+            name=target, own=name, tensor=tensor.data, is_parameter=name in own, full_shape=shape, rows=rows
+        )
 
 
 def _build(config: Any, kept: Tensor, options: dict[str, Any], name: str) -> Backbone:
-    """A random backbone with all routers and the kept experts only: made with few experts, not cut later."""
+    """A backbone with all routers and the kept experts only: made with few experts, not cut later."""
     count = next(key for key in _COUNTS if key in config.to_dict())
     num_experts = getattr(config, count)
     check_kept(kept, num_layers=len(kept), num_experts=num_experts)
@@ -269,11 +239,7 @@ def _build(config: Any, kept: Tensor, options: dict[str, Any], name: str) -> Bac
     for router_name, router in find_routers(model):
         block_name, _, leaf = router_name.rpartition(".")
         kind: Any = type(router)
-        full = kind(model.config)
-        nn.init.normal_(full.weight, std=0.02)  # the stock module may leave it at what memory held
-        for parameter in full.parameters():
-            parameter.data = parameter.data.to(options["dtype"])
-        setattr(model.get_submodule(block_name), leaf, full)
+        setattr(model.get_submodule(block_name), leaf, kind(model.config))
     backbone = Backbone(model)
     check_kept(kept, num_layers=backbone.layers.num_moe_layers, num_experts=num_experts)
     blocks: Any = backbone.moe_blocks()

@@ -63,7 +63,7 @@ class DeepTalk(nn.Module):
         self.heads = Heads(config.layout, width=width)
         self.alignment: AlignmentHeads | None = None
         self.hearing = HearingHead(width) if config.adapter.worded else None
-        if not self.text_table.is_meta:
+        if not self.embedding.text_extra.is_meta and not self.text_table.is_meta:
             self.embedding.initialise(rms=root_mean_square(self.text_table))
             if config.adapter.levelled:
                 self.level_speech()

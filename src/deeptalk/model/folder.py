@@ -8,10 +8,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from huggingface_hub import save_torch_state_dict
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
-from deeptalk.backbone.checkpoint import WEIGHTS, refuse_tensors, shard_names
+from deeptalk.backbone import Deferred
+from deeptalk.backbone.checkpoint import INDEX, WEIGHTS, refuse_tensors, shard_names
 from deeptalk.errors import CheckpointError
 from deeptalk.shapes import Tensor
 
@@ -24,20 +26,20 @@ def write_folder(
     folder: Path,
     *,
     config: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor | Deferred],
     dtype: torch.dtype,
     provenance: Mapping[str, Any],
     copies: Mapping[str, Path] | None = None,
 ) -> None:
     """Write weights stored as ``dtype``; files of other names in the folder stay.
 
-    config.json leaves first and comes last, so that an interrupted save is no checkpoint at all.
+    Tensors are made and converted file by file, so that beside the model one file is in memory. config.json
+    leaves first and comes last, so that an interrupted save is no checkpoint at all.
     """
-    stored = {name: as_stored(name, tensor, dtype) for name, tensor in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
         new = Path(unfinished)
-        save_torch_state_dict(stored, new)
+        _write_tensors(new, tensors, dtype)
         for name, source in (copies or {}).items():
             (new / name).write_bytes(source.read_bytes())
         _write_json(new / PROVENANCE, provenance)
@@ -91,7 +93,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def check_tensors(folder: Path, *, expected: Mapping[str, Tensor]) -> None:
+def check_tensors(folder: Path, *, expected: Mapping[str, Tensor | Deferred]) -> None:
     """Refuse a folder whose tensors aren't exactly those of ``expected`` names and shapes; nothing is loaded.
 
     Raises:
@@ -104,27 +106,20 @@ def check_tensors(folder: Path, *, expected: Mapping[str, Tensor]) -> None:
     _compare(files[0], shapes, {name: tuple(tensor.shape) for name, tensor in expected.items()})
 
 
-def read_tensors(folder: Path, *, dtype: torch.dtype, leave_out: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a folder as ``dtype``; one that is not of finite floats is a `CheckpointError`.
-
-    Those whose name begins with ``leave_out`` are not read.
-    """
-    tensors: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        with safe_open(path, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118
-                if leave_out is not None and name.startswith(leave_out):
-                    continue
-                tensor = opened.get_tensor(name)
-                if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
-                    raise CheckpointError(f"{path}: {name} holds numbers that are not finite floats.")
-                tensors[name] = tensor.to(dtype)
-    return tensors
-
-
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors of a folder, one or several; `CheckpointError` where its index is damaged."""
     return [folder / name for name in shard_names(folder)]
+
+
+def _write_tensors(folder: Path, tensors: Mapping[str, Tensor | Deferred], dtype: torch.dtype) -> None:
+    """As ``save_torch_state_dict`` of huggingface_hub, with one file's tensors in memory at a time."""
+    sizes = {name: torch.empty(tensor.shape, dtype=dtype, device="meta") for name, tensor in tensors.items()}
+    plan = split_torch_state_dict_into_shards(sizes)
+    for file, names in plan.filename_to_tensors.items():
+        part = {name: as_stored(name, tensors[name], dtype) for name in names}
+        save_file(part, folder / file, metadata={"format": "pt"})
+    if plan.is_sharded:
+        _write_json(folder / INDEX, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
 
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -150,9 +145,10 @@ def _compare(
     refuse_tensors(path, {"missing": missing, "not expected": unknown, "of another shape": wrong})
 
 
-def as_stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def as_stored(name: str, tensor: Tensor | Deferred, dtype: torch.dtype) -> Tensor:
     """A tensor as it is written; `CheckpointError` where it holds what ``dtype`` can't."""
-    stored = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
+    made = tensor.make() if isinstance(tensor, Deferred) else tensor
+    stored = made.detach().to(device="cpu", dtype=dtype).contiguous()
     if not bool(stored.isfinite().all()):
         raise CheckpointError(
             f"{name} can't be stored as {dtype}: it holds NaN, infinity or too large numbers."

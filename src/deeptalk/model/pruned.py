@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
-from deeptalk.backbone import merged_state_dict, open_pruned
+from deeptalk.backbone import merged_tensors, open_pruned
+from deeptalk.backbone.checkpoint import refuse_tensors
+from deeptalk.backbone.stored import StoredTensors, fill, hollow
 from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
-from deeptalk.model.folder import CONFIG, TOKENIZER, read_config, read_tensors, weight_files, write_folder
-from deeptalk.model.weights import MODEL_TYPE, cast_weights, model_folder, tensors_beside_backbone
+from deeptalk.model.folder import CONFIG, TOKENIZER, read_config, weight_files, write_folder
+from deeptalk.model.weights import MODEL_TYPE, model_folder, tensors_beside_backbone
 from deeptalk.shapes import Bool, Tensor
 from deeptalk.streams.text import TextTokenizer
 
@@ -41,21 +43,19 @@ def load_pruned(
         raise ConfigError(f"{folder} has copies of experts beside its own; no expert of it can be left out.")
     backbone = open_pruned(config.backbone, weight_files(folder), kept, prefix=_BACKBONE, dtype=dtype)
     experts = tuple(tuple(layer.nonzero().flatten().tolist()) for layer in kept)
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are all replaced
+    with hollow():
         model = DeepTalk(
             replace(config, audio_experts=experts),
             backbone=backbone,
             tokenizer=TextTokenizer(folder / TOKENIZER),
         )
-    cast_weights(model, dtype)
-    tensors = read_tensors(folder, dtype=dtype, leave_out=_BACKBONE)
-    try:
-        missing, unexpected = model.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder} doesn't fit its {CONFIG}: {error}") from error
-    lacking = [name for name in missing if not name.startswith(_BACKBONE)]
-    if lacking or unexpected:
-        raise CheckpointError(f"{folder} doesn't fit its {CONFIG}: tensor {(lacking + unexpected)[0]}.")
+    stored, expected = StoredTensors(weight_files(folder)), tensors_beside_backbone(model)
+    found = {name for name in stored if not name.startswith(_BACKBONE)}
+    missing, unknown = sorted(expected.keys() - found), sorted(found - expected.keys())
+    refuse_tensors(folder, {"missing": missing, "not expected": unknown})
+    for name, tensor in expected.items():
+        stored.check(name, tuple(tensor.shape))
+    fill(model, {name: name for name in expected}, stored, dtype=dtype)
     return model.eval()
 
 
@@ -71,7 +71,7 @@ def save_pruned(
     """Write a model of `load_pruned` as `deeptalk.model.weights.save` writes a whole one.
 
     The experts that it lacks, and their rows in the routers, are those of ``base``, bit for bit: the folder
-    that it was loaded from. While it is written the whole model stands in main memory.
+    that it was loaded from. They are read tensor by tensor; beside the model one file is in memory.
 
     Raises:
         CheckpointError: the tokenizer or ``base`` is missing or another model's; nothing is written then.
@@ -79,8 +79,8 @@ def save_pruned(
     if not Path(tokenizer_path).is_file():
         raise CheckpointError(f"{tokenizer_path} is missing: a model is saved with its {TOKENIZER}.")
     files = weight_files(model_folder(base))
-    merged = merged_state_dict(model.backbone, files, prefix=_BACKBONE)
-    tensors = tensors_beside_backbone(model) | {_BACKBONE + name: t for name, t in merged.items()}
+    merged = merged_tensors(model.backbone, files, prefix=_BACKBONE)
+    tensors = {**tensors_beside_backbone(model), **{_BACKBONE + name: t for name, t in merged.items()}}
     write_folder(
         Path(folder),
         config={"model_type": MODEL_TYPE, "architectures": ["DeepTalk"], **model.config.to_dict()},

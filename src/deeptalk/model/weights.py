@@ -1,18 +1,19 @@
 """Models on disk: load by name or path, and save; a damaged or foreign checkpoint is refused."""
 
 from collections.abc import Mapping
-from importlib.resources import files
+from importlib.resources import files as resources
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from deeptalk.backbone import Backbone, open_backbone
-from deeptalk.backbone.banks import fused_state_dict, load_fused_state_dict
+from deeptalk.backbone import Backbone, Deferred, fused_tensors, open_backbone, open_stacked
 from deeptalk.backbone.checkpoint import check_room
 from deeptalk.backbone.extra import is_extra_name
 from deeptalk.backbone.stock import quiet, save_stock, stock_hash
+from deeptalk.backbone.stored import StoredTensors, fill, hollow
 from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
@@ -23,7 +24,7 @@ from deeptalk.model.folder import (
     as_stored,
     check_tensors,
     read_config,
-    read_tensors,
+    weight_files,
     write_folder,
 )
 from deeptalk.shapes import Tensor
@@ -47,7 +48,8 @@ def load(
 ) -> DeepTalk:
     """Load a packaged model by name (``pocket``) or any model by its folder, ready for use.
 
-    ``split`` divides the experts into their text and audio banks, as training wants them.
+    ``split`` divides the experts into their text and audio banks, as training wants them. Weights are read
+    tensor by tensor as ``dtype``: beside the model itself one tensor is in memory.
 
     Raises:
         CheckpointError: the folder is incomplete, damaged, unsafe or of another format.
@@ -65,18 +67,18 @@ def load(
             f"{folder / TOKENIZER} has {tokenizer.vocab_size} ids, the model's text table "
             f"{config.layout.vocab_size} rows."
         )
-    expected, shared = _stored_tensors(outline)
+    expected = _stored_tensors(outline)
     stock, delta = _parted(expected)
     check_tensors(folder, expected=delta if config.is_lossless else expected)
-    check_room(folder, sum(tensor.numel() for tensor in expected.values()) * dtype.itemsize)
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are all replaced
-        backbone = _open_stock(folder, settings, stock, dtype) if config.is_lossless else None
-        model = DeepTalk(config, backbone=backbone, tokenizer=tokenizer)
-    cast_weights(model, dtype)
-    stored = read_tensors(folder, dtype=dtype)
+    check_room(folder, sum(prod(tensor.shape) for tensor in expected.values()) * dtype.itemsize)
+    files = weight_files(folder)
     if config.is_lossless:
-        stored |= _parted(_stored_tensors(model)[0])[0]
-    _put(model, stored | {name: stored[source] for name, source in shared.items()})
+        backbone = _open_stock(folder, settings, stock, dtype)
+    else:
+        backbone = open_stacked(config.backbone, files, prefix=_BACKBONE, dtype=dtype)
+    with hollow():
+        model = DeepTalk(config, backbone=backbone, tokenizer=tokenizer)
+    fill(model, {_own_name(name): name for name in delta}, StoredTensors(files), dtype=dtype)
     if split:
         model.split()
     return model.to(device=device).eval()
@@ -100,7 +102,7 @@ def save(
     if not Path(tokenizer_path).is_file():
         raise CheckpointError(f"{tokenizer_path} is missing: a model is saved with its {TOKENIZER}.")
     config = {"model_type": MODEL_TYPE, "architectures": ["DeepTalk"], **model.config.to_dict()}
-    tensors, _ = _stored_tensors(model)
+    tensors = _stored_tensors(model)
     if model.config.is_lossless:
         stock, tensors = _parted(tensors)
         own = {name.removeprefix(_BACKBONE): as_stored(name, t, dtype) for name, t in stock.items()}
@@ -127,10 +129,10 @@ def load_encoder(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> S
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
     with torch.device("meta"):
         check_tensors(folder, expected=SpeechEncoder(config).state_dict())
-    with torch.random.fork_rng(devices=[]):
+    with hollow():
         encoder = SpeechEncoder(config)
-    cast_weights(encoder, dtype)
-    encoder.load_state_dict(read_tensors(folder, dtype=dtype))
+    names = {name: name for name in encoder.state_dict()}
+    fill(encoder, names, StoredTensors(weight_files(folder)), dtype=dtype)
     return encoder.eval()
 
 
@@ -154,7 +156,7 @@ def save_encoder(
 def model_folder(name_or_path: str | Path) -> Path:
     """The folder of a packaged model or of a path."""
     if str(name_or_path) in PACKAGED:
-        folder = Path(str(files("deeptalk"))) / "assets" / str(name_or_path)
+        folder = Path(str(resources("deeptalk"))) / "assets" / str(name_or_path)
         if not (folder / CONFIG).is_file():
             raise CheckpointError(f"This installation carries no weights of {name_or_path!r} ({folder}).")
         return folder
@@ -189,28 +191,32 @@ def _outline(config: DeepTalkConfig) -> DeepTalk:
     return outline
 
 
-def _stored_tensors(model: DeepTalk) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by their names on disk, each storage once, and for a name left out the one it shares with."""
-    state = tensors_beside_backbone(model)
-    state |= {_BACKBONE + name: tensor for name, tensor in fused_state_dict(model.backbone).items()}
+def _stored_tensors(model: DeepTalk) -> dict[str, Tensor | Deferred]:
+    """Tensors by their names on disk, each storage once: of tied tables the first."""
+    state: dict[str, Tensor | Deferred] = {**tensors_beside_backbone(model)}
+    state |= {_BACKBONE + name: tensor for name, tensor in fused_tensors(model.backbone).items()}
     owner: dict[int, str] = {}
-    shared: dict[str, str] = {}
     for name, parameter in model.backbone.model.named_parameters(remove_duplicate=False):
-        first = owner.setdefault(id(parameter), name)
-        if first != name:
-            shared[_BACKBONE + name] = _BACKBONE + first
+        if owner.setdefault(id(parameter), name) != name:
             del state[_BACKBONE + name]
-    return state, shared
+    return state
 
 
-def _parted(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors of the stock backbone, and what a lossless model adds to it."""
+def _parted(
+    tensors: Mapping[str, Tensor | Deferred],
+) -> tuple[dict[str, Tensor | Deferred], dict[str, Tensor | Deferred]]:
+    """The tensors of the stock backbone, and what a model adds to it."""
     stock = {n: t for n, t in tensors.items() if n.startswith(_BACKBONE) and not is_extra_name(n)}
     return stock, {name: tensor for name, tensor in tensors.items() if name not in stock}
 
 
+def _own_name(name: str) -> str:
+    """The name in a model of a tensor on disk."""
+    return f"{_BACKBONE}model.{name.removeprefix(_BACKBONE)}" if name.startswith(_BACKBONE) else name
+
+
 def _open_stock(
-    folder: Path, settings: Mapping[str, Any], expected: Mapping[str, Tensor], dtype: torch.dtype
+    folder: Path, settings: Mapping[str, Any], expected: Mapping[str, Tensor | Deferred], dtype: torch.dtype
 ) -> Backbone:
     """The backbone beside a lossless model's own tensors; it must be the one that these were trained with."""
     own, wanted = folder / STOCK, settings.get(_STOCK_HASH)
@@ -221,7 +227,7 @@ def _open_stock(
         raise CheckpointError(f"{own} has the hash {found}, but {folder} was trained with {wanted}.")
     with quiet():
         backbone = open_backbone(own, dtype=dtype)
-    shapes = {_BACKBONE + name: t.shape for name, t in fused_state_dict(backbone).items()}
+    shapes = {_BACKBONE + name: t.shape for name, t in backbone.model.state_dict().items()}
     if any(shapes.get(name) != tensor.shape for name, tensor in expected.items()):
         raise CheckpointError(f"{own} has another shape than {folder / CONFIG} says.")
     return backbone
@@ -231,11 +237,3 @@ def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
     """Change the dtype of the parameters; rotary frequencies and other buffers keep theirs."""
     for parameter in module.parameters():
         parameter.data = parameter.data.to(dtype)
-
-
-def _put(model: DeepTalk, tensors: dict[str, Tensor]) -> None:
-    own = {name.removeprefix(_BACKBONE): t for name, t in tensors.items() if name.startswith(_BACKBONE)}
-    load_fused_state_dict(model.backbone, own)
-    rest = {name: t for name, t in tensors.items() if not name.startswith(_BACKBONE)}
-    _, unexpected = model.load_state_dict(rest, strict=False)
-    assert not unexpected
