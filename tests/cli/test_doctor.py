@@ -71,6 +71,7 @@ def test_a_language_model_is_told_with_sizes_and_memory(folder: Path) -> None:
     joint = stages["stage joint"]
     assert (joint["num_gpus"], joint["fits"]) == (2, True)
     assert joint["zero3_bytes"] < joint["zero2_bytes"] < joint["one_gpu_bytes"]
+    assert joint["zero3_bytes"] < joint["expert_parallel_bytes"] < joint["one_gpu_bytes"]
 
 
 def test_the_table_is_for_people(folder: Path) -> None:

@@ -115,4 +115,9 @@ def test_memory_of_every_stage_is_that_of_the_arithmetic(outline: Backbone) -> N
     assert [small[name] / GB for name in expected] == pytest.approx(
         [33.2, 38.3, 12.2, 84.5, 95.7, 95.7], rel=0.05
     )
+    # 14.40 B of routed experts, of which an eighth is left on each GPU
+    divided = {name: plan[name].expert_parallel_bytes(8) - plan[name].activation_bytes for name in expected}
+    assert [divided[name] / GB for name in expected] == pytest.approx(
+        [9.9, 11.3, 7.9, 30.0, 52.5, 52.5], rel=0.05
+    )
     assert plan["audio-experts"].num_trained == pytest.approx(1.47e9, rel=0.01)

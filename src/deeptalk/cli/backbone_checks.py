@@ -165,6 +165,7 @@ def _stage_memory(stage: StageMemory, gpus: Gpus) -> Finding:
         ways |= {
             f"each of {gpus.number} (ZeRO-2)": stage.zero2_bytes(gpus.number),
             f"each of {gpus.number} (ZeRO-3, FSDP2)": stage.zero3_bytes(gpus.number),
+            f"each of {gpus.number} (--expert-parallel)": stage.expert_parallel_bytes(gpus.number),
         }
     fits = None if gpus.gib is None else min(ways.values()) <= gpus.gib * GIB
     sizes = ", ".join(f"{num_bytes / GIB:.1f} GiB on {way}" for way, num_bytes in ways.items())
@@ -179,6 +180,7 @@ def _stage_memory(stage: StageMemory, gpus: Gpus) -> Finding:
         "one_gpu_8bit_bytes": stage.one_gpu_8bit_bytes,
         "zero2_bytes": stage.zero2_bytes(gpus.number),
         "zero3_bytes": stage.zero3_bytes(gpus.number),
+        "expert_parallel_bytes": stage.expert_parallel_bytes(gpus.number),
         "fits": fits,
     }
     state = "wrong" if fits is False else "ok"

@@ -29,11 +29,16 @@ _ACTIVATION_BYTES = 13
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageMemory:
-    """What one stage holds: parameters, those of them that train, and bytes of activations."""
+    """What one stage holds: parameters, those of them that train, and bytes of activations.
+
+    Of both how many are routed experts'.
+    """
 
     stage: str
     num_parameters: int
     num_trained: int
+    num_expert_parameters: int
+    num_expert_trained: int
     activation_bytes: int
 
     @property
@@ -57,6 +62,12 @@ class StageMemory:
         states = _WEIGHT_BYTES * self.num_parameters + _TRAINED_BYTES * self.num_trained
         return states // num_gpus + self.activation_bytes
 
+    def expert_parallel_bytes(self, num_gpus: int) -> int:
+        """On each of several GPUs that hold the routed experts together and all else each."""
+        held = self.num_parameters - self.num_expert_parameters + self.num_expert_parameters // num_gpus
+        trained = self.num_trained - self.num_expert_trained + self.num_expert_trained // num_gpus
+        return _WEIGHT_BYTES * held + _TRAINED_BYTES * trained + self.activation_bytes
+
 
 def plan_memory(outline: Backbone) -> Iterator[StageMemory]:
     """Every stage of the paper on a backbone's outline; stage 2.1 also without the experts it masks.
@@ -68,17 +79,24 @@ def plan_memory(outline: Backbone) -> Iterator[StageMemory]:
     for recipe in (*PIPELINE, PREFERENCE):
         names = set(freeze_all_but(model, recipe.trains))
         sizes = {name: tensor.numel() for name, tensor in model.named_parameters()}
+        experts = {name for name in sizes if ".experts." in name}
         whole = StageMemory(
             stage=recipe.name,
             num_parameters=sum(sizes.values()),
             num_trained=sum(sizes[name] for name in names),
+            num_expert_parameters=sum(sizes[name] for name in experts),
+            num_expert_trained=sum(sizes[name] for name in experts & names),
             activation_bytes=_activation_bytes(recipe, outline),
         )
         yield whole
         if recipe.partition is not None:
             left_out = sum(size for name, size in sizes.items() if ".experts.text." in name)
-            rest = whole.num_parameters - left_out
-            yield replace(whole, stage=f"{recipe.name} --dense", num_parameters=rest)
+            yield replace(
+                whole,
+                stage=f"{recipe.name} --dense",
+                num_parameters=whole.num_parameters - left_out,
+                num_expert_parameters=whole.num_expert_parameters - left_out,
+            )
 
 
 def outline_model(outline: Backbone) -> DeepTalk:
