@@ -104,7 +104,7 @@ def test_a_late_report_hides_no_session(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.delitem(sys.modules, "deeptalk.serving.routing", raising=False)
     routing = importlib.import_module("deeptalk.serving.routing")
-    monkeypatch.delitem(sys.modules, "deeptalk.serving.routing")
+    del sys.modules["deeptalk.serving.routing"]  # monkeypatch would bring it back for tests with the real Ray
     clock = [100.0]
     monkeypatch.setattr(routing.time, "time", lambda: clock[0])
     router: Any = routing.FreeSlotsRouter()
