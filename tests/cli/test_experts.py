@@ -2,18 +2,22 @@
 
 import json
 import re
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from deeptalk.cli import app
 from deeptalk.cli.checks import check_data
 from deeptalk.cli.figure import load_figure
+from deeptalk.cli.opening import open_model
 from deeptalk.experts import random_partition, read_load, read_partition, write_partition
 from deeptalk.experts.partition import partition_at_random
+from deeptalk.model import save
 
 DIALOGUES = [("what is red", "a colour"), ("what is two and two", "four"), ("who are you", "a model")]
 
@@ -67,6 +71,26 @@ def test_profile_counts_every_choice(load, data):
     assert note["audio"] == ["texts:text_to_text"]
     assert re.fullmatch("[0-9a-f]{16}", note["model_hash"])
     assert note["data_hashes"] == {"texts": sha256(texts.read_bytes()).hexdigest()[:16]}
+
+
+def test_a_model_in_bf16_is_profiled_in_it(data: Path, model_folder: Path, tmp_path: Path):
+    folder, out, texts = tmp_path / "bf16", tmp_path / "load.json", "texts:text_to_text"
+    save(
+        open_model(str(model_folder)).model,
+        folder,
+        tokenizer_path=model_folder / "tokenizer.json",
+        provenance={},
+        dtype=torch.bfloat16,
+    )
+    shutil.copytree(model_folder / "codec", folder / "codec")
+    assert {p.dtype for p in open_model(str(folder)).model.parameters()} == {torch.bfloat16}
+    given = ("--audio", texts, "--text", texts, "--batches", 1, "--positions", 64, "--out", out)
+    run("profile", "--model", folder, "--data", data, *given)
+    assert read_load(out).count.sum()
+    assert (
+        "no device 'nowhere' here"
+        in run("profile", "--model", folder, "--data", data, *given, "--device", "nowhere", code=2).stderr
+    )
 
 
 def test_partition_writes_what_it_chose(load, tmp_path):

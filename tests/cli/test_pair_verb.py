@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from deeptalk.cli import app
 from deeptalk.decoding import DecodingEngine, Generated
 from deeptalk.evaluation.recognisers import ModelRecogniser
+from deeptalk.model import load, save
 from deeptalk.recipes import RECIPES
 from deeptalk.training.metrics import read_metrics
 
@@ -91,6 +92,20 @@ def test_pairs_are_made_and_learnt_from(root: Path, given: tuple[object, ...]):
     stderr = run(*train, code=2).stderr
     assert "scored by model f00" in stderr
     assert len(stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("clever")
+def test_a_model_in_bf16_is_scored_as_its_stage_will_open_it(root: Path, given: tuple[object, ...]):
+    folder = Path(str(given[3]))
+    save(load(folder), folder, tokenizer_path=folder / "tokenizer.json", provenance={}, dtype=torch.bfloat16)
+    out = root / "data" / "preference.jsonl"
+    run(*given, "--out", out)
+    assert json.loads(out.read_text().splitlines()[0])["ref_logp"]["precision"] == "bf16"
+    shutil.copy(out, out.with_stem("preference_eval"))
+    train = ("train", "pocket-preference", "--tiny", "--root", root, "--set", "weights=bf16")
+    run(*train, "--set", "precision=bf16", "--set", "trains=embedding.codec.*,heads.codec.*")
+    lines = read_metrics(root / "pocket-preference" / "run" / "metrics.jsonl")
+    assert lines[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
 
 
 def test_a_figure_is_drawn_of_preferences_alone(root: Path):

@@ -1,4 +1,4 @@
-"""Peak resident memory of opening, measured: a random DeepSeek-V2 of 0.7 GB, each way in a process of its own.
+"""Peak resident memory of opening a random DeepSeek-V2 of 0.7 GB, each way in a process of its own.
 
 Run it by hand with a folder to write into; docs/checkpoints.md has what it printed.
 """

@@ -14,6 +14,7 @@ Recordings = Annotated[
 Model = Annotated[
     str, typer.Option("--model", metavar="DIR", help="Folder of a model, or 'pocket', which is built in.")
 ]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, or cuda:0.")]
 Voice = Annotated[
     str | None, typer.Option("--voice", metavar="NAME", help="Voice of the answer; one of the model's own.")
 ]

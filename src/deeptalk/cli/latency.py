@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deeptalk.cli.arguments import Json, Model, Recordings, Voice
+from deeptalk.cli.arguments import Device, Json, Model, Recordings, Voice
 from deeptalk.cli.bench_serving import BUSY, AllowBusy, Hurried, Key, Url
 
 if TYPE_CHECKING:
     from deeptalk.decoding import LoadedModel
     from deeptalk.shapes import Tensor
 
-Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, or cuda:0.")]
 Turns = Annotated[
     int, typer.Option("--turns", metavar="N", help="Questions, each kind of measurement.", min=2)
 ]

@@ -7,6 +7,8 @@ import torch
 from deeptalk.decoding import DecodingOptions, LoadedModel, Sampling, load
 from deeptalk.model import DeepTalk
 from deeptalk.model.encoder import MEL_FRAMES_PER_FRAME
+from deeptalk.model.folder import read_config
+from deeptalk.model.weights import MODEL_TYPE, model_folder
 
 SMALL = 100_000_000
 """A model of fewer parameters decodes fastest with one thread: its matrices are too small to share."""
@@ -14,11 +16,17 @@ SMALL = 100_000_000
 
 def open_model(name: str, *, device: str = "cpu") -> LoadedModel:
     """The model of a folder, or the built-in one, on as many threads as suit its size."""
-    loaded = load(name, device=device)
+    loaded = load(name, device=device, dtype=weights_dtype(name))
     num_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     if num_parameters < SMALL and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     return loaded
+
+
+def weights_dtype(name: str) -> torch.dtype:
+    """bf16 for a model that is stored in it, as full-size recipes leave theirs; fp32 for any other."""
+    stored = read_config(model_folder(name), model_type=MODEL_TYPE).get("dtype")
+    return torch.bfloat16 if stored == "bfloat16" else torch.float32
 
 
 def drawing(*, temperature: float, top_k: int) -> DecodingOptions:

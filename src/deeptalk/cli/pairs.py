@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deeptalk.cli.arguments import Json, Model, Voice
+from deeptalk.cli.arguments import Device, Json, Model, Voice
 from deeptalk.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def pairs(
         Path, typer.Option("--out", metavar="F.jsonl", help="The file for the pairs.", show_default=False)
     ],
     model: Model = "pocket",
+    device: Device = "cpu",
     voice: Voice = None,
     recogniser: Annotated[
         Listener, typer.Option(help="Who listens: the model itself, the closed unigram judge, or Whisper.")
@@ -65,16 +66,18 @@ def pairs(
     """
     from dataclasses import asdict
 
-    from deeptalk.cli.opening import open_model
+    from deeptalk.cli.opening import open_model, weights_dtype
     from deeptalk.cli.output import print_json
     from deeptalk.cli.progress import bars
     from deeptalk.data.manifest import Record, read_manifest
+    from deeptalk.evaluation.benchmarks.workers import check_device
     from deeptalk.evaluation.pair_builder import PairBuilder, build_pairs, read_report
     from deeptalk.evaluation.pairs import MOST_DRIFT, PairSettings, length_drift
     from deeptalk.training.interruption import Interruption
     from deeptalk.training.override import override
 
-    chosen = override(PairSettings(), *(settings or []))
+    precision = "bf16" if str(weights_dtype(model)) == "torch.bfloat16" else "fp32"
+    chosen = override(PairSettings(precision=precision), *(settings or []))
     content = read_manifest(prompts, kind="sentence")
     by_text: dict[str, Record] = {}
     for record in content.records:
@@ -87,7 +90,7 @@ def pairs(
         raise DataError(
             f"{before}: there is no report beside it; give a file that `deeptalk pairs` has made."
         )
-    loaded = open_model(model)
+    loaded = open_model(model, device=check_device(device))
     builder = PairBuilder(loaded, open_recogniser(recogniser, loaded, whisper), chosen, voice=voice)
     with bars() as show, Interruption() as interruption:
         report = build_pairs(

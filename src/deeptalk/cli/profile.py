@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deeptalk.cli.arguments import Json, Model
+from deeptalk.cli.arguments import Device, Json, Model
 from deeptalk.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def profile(
         typer.Option("--figure", metavar="F.png", help="Draw the loads: bars of three layers, maps of all."),
     ] = None,
     model: Model = "pocket",
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Count how often each expert serves speech and text.
@@ -48,21 +49,26 @@ def profile(
     """
     from itertools import islice
 
+    import torch
+
     from deeptalk.cli.batches import open_batches
     from deeptalk.cli.figure import check_figure, draw_load
     from deeptalk.cli.opening import open_model
     from deeptalk.cli.output import print_json
+    from deeptalk.evaluation.benchmarks.workers import check_device
     from deeptalk.experts import profile_load, write_load
     from deeptalk.experts.provenance import measured_on
 
     if figure is not None:
         check_figure(figure)
-    opened = open_model(model).model
+    opened = open_model(model, device=check_device(device)).model
     sources = [[_source(part) for part in parts] for parts in (audio, text)]
     streams = [
         open_batches(opened, given, data=data, num_positions=positions, seed=seed) for given in sources
     ]
-    load = profile_load(opened, *(islice(stream, batches) for stream in streams))
+    is_rounded = opened.text_table.dtype == torch.bfloat16
+    with torch.autocast(opened.device.type, torch.bfloat16, enabled=is_rounded):
+        load = profile_load(opened, *(islice(stream, batches) for stream in streams))
     note = {"model": model, "audio": audio, "text": text, "batches": batches, "seed": seed}
     note |= measured_on(opened, data=data, manifests=(s.manifest for given in sources for s in given))
     out.parent.mkdir(parents=True, exist_ok=True)
