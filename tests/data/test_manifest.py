@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from deeptalk.data.manifest import read_manifest, write_manifest
+from deeptalk.data.manifest import index_manifest, read_manifest, write_manifest
 from deeptalk.errors import DataError
 
 CLIP = {"id": "a", "audio": "pack.wav", "offset": 0.5, "duration": 1.0, "text": "hello"}
@@ -80,9 +80,24 @@ def test_broken_lines_repeated_ids_and_failed_checks_are_reasons_too(tmp_path: P
     assert content.rejects == {"repeated id": 1, "long": 1, "not a JSON object": 2}
 
 
+def test_an_index_has_the_same_records_though_another_file_takes_their_place(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    lines = [CLIP, CLIP, CLIP | {"id": "b", "text": "far too long"}, CLIP | {"id": "ç"}, CLIP | {"id": "d"}]
+    path.write_text("{broken\n\n" + "\n".join(json.dumps(one, ensure_ascii=False) for one in lines) + "\n")
+    check = {"kind": "recording", "check": lambda r: "long" if len(r["text"]) > 5 else None}
+    content = read_manifest(path, **check)
+    index = index_manifest(path, **check, choose=lambda r: r["id"] != "d")
+    write_manifest(path, [CLIP | {"id": "new"}], kind="recording")
+    assert list(index) == list(content.records)[:2]
+    assert index[1]["id"] == "ç"
+    assert index[1]["audio"] == content.records[1]["audio"]
+    assert index.rejects == content.rejects == {"not a JSON object": 1, "repeated id": 1, "long": 1}
+
+
 def test_a_missing_manifest_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such manifest"):
-        read_manifest(tmp_path / "m.jsonl", kind="text")
+    for read in (read_manifest, index_manifest):
+        with pytest.raises(DataError, match="no such manifest"):
+            read(tmp_path / "m.jsonl", kind="text")
 
 
 def test_a_question_that_is_heard_may_have_no_words(tmp_path: Path) -> None:

@@ -123,10 +123,21 @@ def test_speech_and_codes_that_a_record_brings_itself_are_used(
         ),
         (dialogue("x", (QUESTIONS[0], "never said")), "text_to_speech", "answer without codes"),
         ({"id": "x", "text": "never said"}, "read_aloud", "answer without codes"),
+        (dialogue("x", ("", ANSWERS[0])), "text_to_speech", "question without words"),
     ],
 )
 def test_records_that_can_never_serve_are_told_before(context: TaskContext, record, task, reason) -> None:
     assert usable(record, task, context) == reason
+
+
+def test_a_question_without_words_is_always_heard(context: TaskContext) -> None:
+    heard = {"role": "user", "text": "", "audio": "questions.wav", "offset": 0.0, "duration": 0.3}
+    talk = dialogue("x", (QUESTIONS[0], ANSWERS[0]), (QUESTIONS[1], ANSWERS[1]))
+    talk["messages"][0] |= heard
+    for seed in range(20):
+        plan = plan_example(talk, "speech_to_text", context, np.random.default_rng(seed))
+        assert all(clip is not None for turn, clip in plan.turns if turn.role == "user" and not turn.text)
+    assert usable(talk, "text_to_speech", context) == "question without words"
 
 
 def test_samples_too_long_are_a_countable_reason(context: TaskContext) -> None:

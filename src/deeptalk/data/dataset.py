@@ -1,6 +1,5 @@
 """Batches of dialogues for the model: sources with tasks and weights, seeded and resumable."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deeptalk.data.manifest import Record, read_manifest
+from deeptalk.data.manifest import Record, index_manifest
 from deeptalk.data.mixture import BatchStream, Draw, MixturePlan
 from deeptalk.data.tasks import (
     SpokenExample,
@@ -43,29 +42,26 @@ class LoadedSource:
 
     task: TaskName
     weight: float
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     rejects: Mapping[str, int]
 
 
 def load_source(source: Source, folder: Path, context: TaskContext) -> LoadedSource:
-    """Read a source's manifest from the data folder and keep what its task can use."""
+    """Go through a source's manifest in the data folder and keep what its task can use, in the file."""
     kind = manifest_kind(source.task)
     task: TaskName = source.task  # type: ignore[assignment]  # manifest_kind has checked it
     name = source.manifest if source.manifest.endswith(".jsonl") else f"{source.manifest}.jsonl"
-    content = read_manifest(folder / name, kind=kind)
-    rejects, records = Counter(content.rejects), []
-    for record in content.records:
-        if source.only and _names(record).isdisjoint(source.only):
-            continue
-        reason = usable(record, task, context)
-        if reason is None:
-            records.append(record)
-        else:
-            rejects[reason] += 1
-    if not records:
+    records = index_manifest(
+        folder / name,
+        kind=kind,
+        check=lambda record: usable(record, task, context),
+        choose=None if not source.only else lambda record: not _names(record).isdisjoint(source.only),
+    )
+    if not len(records):
         among = f" among those of {', '.join(source.only)}" if source.only else ""
-        raise DataError(f"{folder / name}: no record{among} can serve {task}; left out: {dict(rejects)}")
-    return LoadedSource(task=task, weight=source.weight, records=tuple(records), rejects=dict(rejects))
+        left_out = dict(records.rejects)
+        raise DataError(f"{folder / name}: no record{among} can serve {task}; left out: {left_out}")
+    return LoadedSource(task=task, weight=source.weight, records=records, rejects=records.rejects)
 
 
 def _names(record: Record) -> set[str]:

@@ -11,11 +11,13 @@ reason.
 import json
 import math
 import os
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from weakref import finalize
 
 from deeptalk.errors import DataError
 
@@ -37,6 +39,29 @@ class ManifestContent:
     rejects: Counter[str] = field(default_factory=Counter)
 
 
+class StoredRecords(Sequence[Record]):
+    """Records of a manifest, each read from its line when it is asked for: twelve bytes of it stay in memory.
+
+    ``places`` and ``lengths`` say where their lines stand; what others were left out for is in ``rejects``.
+    """
+
+    def __init__(
+        self, path: Path, places: "array[int]", lengths: "array[int]", *, rejects: Counter[str]
+    ) -> None:
+        self.rejects = rejects
+        self._places, self._lengths, self._folder = places, lengths, path.parent
+        self._file = os.open(path, os.O_RDONLY)
+        finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride]
+        record = _parsed(os.pread(self._file, self._lengths[index], self._places[index]))
+        assert record is not None, "it was read before"
+        return _resolved(record, self._folder)
+
+
 def write_manifest(path: Path, records: Iterable[Record], *, kind: Kind) -> int:
     """Write records as JSONL in one atomic step and count them; `DataError` names the first bad one."""
     return write_lines(path, (_checked(record, kind, path) for record in records))
@@ -50,24 +75,28 @@ def read_manifest(
     `check` adds a test of the caller's, for instance of a code range, that returns a reason or None.
     Relative paths are resolved against the manifest's folder. Raises `DataError` where the file is missing.
     """
-    if not path.is_file():
-        raise DataError(_MISSING.format(path=path))
-    records: list[Record] = []
     rejects: Counter[str] = Counter()
-    seen: set[str] = set()
-    for line in _lines(path):
-        record = _parsed(line)
-        reason = "not a JSON object" if record is None else find_fault(record, kind=kind)
-        if record is not None and reason is None:
-            reason = "repeated id" if record["id"] in seen else None
-        if record is not None and reason is None and check is not None:
-            reason = check(record)
-        if record is None or reason is not None:
-            rejects[reason or "not a JSON object"] += 1
-            continue
-        seen.add(record["id"])
-        records.append(_resolved(record, path.parent))
-    return ManifestContent(records=tuple(records), rejects=rejects)
+    records = tuple(record for *_, record in _good(path, kind, check, rejects))
+    return ManifestContent(records=records, rejects=rejects)
+
+
+def index_manifest(
+    path: Path,
+    *,
+    kind: Kind,
+    check: Callable[[Record], str | None] | None = None,
+    choose: Callable[[Record], bool] | None = None,
+) -> StoredRecords:
+    """What `read_manifest` keeps, for manifests of millions: records stay in the file, only places are kept.
+
+    Records that `choose` doesn't want are passed over, neither kept nor rejected.
+    """
+    rejects: Counter[str] = Counter()
+    places, lengths = array("Q"), array("I")
+    for place, length, _ in _good(path, kind, check, rejects, choose=choose):
+        places.append(place)
+        lengths.append(length)
+    return StoredRecords(path, places, lengths, rejects=rejects)
 
 
 def read_whole_manifest(path: Path, *, kind: Kind) -> tuple[Record, ...]:
@@ -103,9 +132,7 @@ def kind_of(record: Record) -> Kind | None:
 
 def kind_of_manifest(path: Path) -> Kind | None:
     """What kind a manifest's first record is of; `DataError` where there is no such file."""
-    if not path.is_file():
-        raise DataError(_MISSING.format(path=path))
-    return kind_of(_parsed(next(_lines(path), "{}")) or {})
+    return kind_of(_parsed(next((line for _, line in _lines(path)), b"{}")) or {})
 
 
 def write_lines(path: Path, records: Iterable[Record]) -> int:
@@ -124,14 +151,51 @@ def write_lines(path: Path, records: Iterable[Record]) -> int:
     return number
 
 
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        yield from (line for line in file if line.strip())
+def _good(
+    path: Path,
+    kind: Kind,
+    check: Callable[[Record], str | None] | None,
+    rejects: Counter[str],
+    *,
+    choose: Callable[[Record], bool] | None = None,
+) -> Iterator[tuple[int, int, Record]]:
+    """The good records of a manifest, with place and length of their lines; others are counted by reason."""
+    seen: set[str] = set()
+    for place, line in _lines(path):
+        record = _parsed(line)
+        if record is None:
+            rejects["not a JSON object"] += 1
+            continue
+        reason = find_fault(record, kind=kind)
+        if reason is None and record["id"] in seen:
+            reason = "repeated id"
+        if reason is None:
+            seen.add(record["id"])
+            record = _resolved(record, path.parent)
+            if choose is not None and not choose(record):
+                continue
+            reason = None if check is None else check(record)
+        if reason is not None:
+            rejects[reason] += 1
+            continue
+        yield place, len(line), record
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that aren't empty, and the byte at which each begins."""
+    if not path.is_file():
+        raise DataError(_MISSING.format(path=path))
+    place = 0
+    with path.open("rb") as file:
+        for line in file:
+            if line.strip():
+                yield place, line
+            place += len(line)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode("utf-8", errors="replace"))
     except json.JSONDecodeError:
         return None
     return record if isinstance(record, dict) else None
@@ -239,7 +303,7 @@ def fault_of_code_rows(rows: Sequence[object], *, codebook_size: int | None = No
     return None if all(0 <= code < top for code in flat) else "code out of range"
 
 
-def _resolved(record: dict[str, Any], folder: Path) -> Record:
+def _resolved(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     messages = record.get("messages")
     if isinstance(messages, list):
         return {**record, "messages": [_with_paths(message, folder) for message in messages]}
@@ -249,6 +313,6 @@ def _resolved(record: dict[str, Any], folder: Path) -> Record:
     return _with_paths(record, folder) | answers
 
 
-def _with_paths(part: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _with_paths(part: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     paths = {key: str(folder / part[key]) for key in ("audio", "codes") if isinstance(part.get(key), str)}
     return {**part, **paths}

@@ -130,7 +130,7 @@ def usable(record: Mapping[str, Any], task: TaskName, context: TaskContext) -> s
             else "no spoken question with a spoken answer"
         )
     if task == "text_to_speech" and not _answered(record, context):
-        return "answer without codes"
+        return "answer without codes" if _is_told(record["messages"]) else "question without words"
     if task in ("read_aloud", "recite") and not context.answers.speakers(record["text"]):
         return "answer without codes"
     return None
@@ -276,7 +276,8 @@ def _mixed(
     turns: list[_PlannedTurn] = []
     for i, message in enumerate(messages):
         is_last = i == last
-        heard = message["role"] == "user" and (is_last or generator.random() < context.speech_history)
+        is_by_lot = message["role"] == "user" and (is_last or generator.random() < context.speech_history)
+        heard = is_by_lot or not message["text"]
         clip = _clip_of(message, context, generator) if heard else None
         if clip is None and is_last:
             raise DataError("question without speech")
@@ -332,12 +333,18 @@ def _spoken_ends(record: Mapping[str, Any], task: str, context: TaskContext) -> 
 
 
 def _answered(record: Mapping[str, Any], context: TaskContext) -> list[int]:
-    """Places of answers that somebody speaks."""
+    """Places of answers that somebody speaks, to questions whose words are known."""
+    messages = record["messages"]
     return [
         i
-        for i, message in enumerate(record["messages"])
-        if i and message["role"] == "assistant" and _has_codes(message, context)
+        for i, message in enumerate(messages)
+        if i and message["role"] == "assistant" and _is_told(messages[:i]) and _has_codes(message, context)
     ]
+
+
+def _is_told(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the words of all turns are known; of some questions there is only the sound."""
+    return all(message["text"] for message in messages)
 
 
 def _has_codes(message: Mapping[str, Any], context: TaskContext) -> bool:

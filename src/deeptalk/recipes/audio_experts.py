@@ -13,7 +13,8 @@ AUDIO_EXPERTS = Recipe(
     partition=ByLoad(  # AtRandom(...) is the ablation of table 8
         num_audio_experts=6,
         audio=(Source(manifest="audioqa-1m", task="speech_to_speech"),),
-        text=(Source(manifest="text-instructions", task="text_to_speech"),),
+        # the same dialogues with the question as text, as the algorithm's wording asks; it needs their words
+        text=(Source(manifest="audioqa-1m", task="text_to_speech"),),
     ),
     routing=Routing(text="audio", audio="audio"),  # every token passes through the audio experts
     trains=(  # the router isn't named, so it is frozen, as the paper says (the authors' code lets it move)
