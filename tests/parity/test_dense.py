@@ -15,7 +15,6 @@ from torch import nn
 
 from deeptalk.backbone import (
     Backbone,
-    Deferred,
     RouterMask,
     fused_state_dict,
     load_fused_state_dict,
@@ -27,6 +26,7 @@ from deeptalk.backbone import (
     split_experts,
 )
 from deeptalk.backbone.dense import KeptExperts
+from deeptalk.backbone.stored import made
 from deeptalk.errors import CheckpointError, ConfigError
 
 IDS = torch.randint(0, 97, (3, 11), generator=torch.Generator().manual_seed(7))
@@ -53,7 +53,7 @@ def loss(backbone: Backbone, kept: torch.Tensor) -> torch.Tensor:
 def merged(backbone: Backbone, files: list[Path], *, prefix: str) -> dict[str, torch.Tensor]:
     """The full checkpoint of a pruned backbone, with all tensors made."""
     state = merged_tensors(backbone, files, prefix=prefix)
-    return {name: t.make() if isinstance(t, Deferred) else t for name, t in state.items()}
+    return {name: made(tensor) for name, tensor in state.items()}
 
 
 def banks_of(backbone: Backbone) -> list[KeptExperts]:

@@ -32,6 +32,11 @@ class Deferred:
     make: Callable[[], Tensor]
 
 
+def made(tensor: Tensor | Deferred) -> Tensor:
+    """The tensor, made now if it wasn't."""
+    return tensor.make() if isinstance(tensor, Deferred) else tensor
+
+
 class StoredTensors:
     """The tensors of safetensors files by name; none stays in memory, and no file stays open."""
 

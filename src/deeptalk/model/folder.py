@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from deeptalk.backbone import Deferred
 from deeptalk.backbone.checkpoint import INDEX, WEIGHTS, refuse_tensors, shard_names
+from deeptalk.backbone.stored import made
 from deeptalk.errors import CheckpointError
 from deeptalk.shapes import Tensor
 
@@ -147,8 +148,7 @@ def _compare(
 
 def as_stored(name: str, tensor: Tensor | Deferred, dtype: torch.dtype) -> Tensor:
     """A tensor as it is written; `CheckpointError` where it holds what ``dtype`` can't."""
-    made = tensor.make() if isinstance(tensor, Deferred) else tensor
-    stored = made.detach().to(device="cpu", dtype=dtype).contiguous()
+    stored = made(tensor).detach().to(device="cpu", dtype=dtype).contiguous()
     if not bool(stored.isfinite().all()):
         raise CheckpointError(
             f"{name} can't be stored as {dtype}: it holds NaN, infinity or too large numbers."

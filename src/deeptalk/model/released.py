@@ -24,6 +24,7 @@ from deeptalk.audio.log_mel import MelSpec
 from deeptalk.backbone.backbone import config_from_dict
 from deeptalk.backbone.banks import fused_state_dict
 from deeptalk.backbone.checkpoint import INDEX
+from deeptalk.backbone.stored import made
 from deeptalk.errors import CheckpointError, ConfigError, DeepTalkError
 from deeptalk.model.adapter import AdapterConfig
 from deeptalk.model.config import DeepTalkConfig
@@ -142,7 +143,7 @@ def to_released(name_or_path: str | Path, target: str | Path) -> Converted:
     ours = _read(source)
     parts = pieces_of_ours(ours, config.layout)
     again = ours_of_pieces(parts, expected, config.layout, _extra_rows(original, source / TOKENIZER))
-    changed = [name for name, tensor in again.items() if not torch.equal(tensor, ours[name])]
+    changed = [name for name, tensor in again.items() if not torch.equal(made(tensor), ours[name])]
     if changed:
         raise CheckpointError(
             f"{source} has been trained since: {', '.join(changed)} would have to be rows of the one table "

@@ -5,10 +5,12 @@ Both are taken apart into the same pieces, under our names: experts one by one, 
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from deeptalk.backbone import Deferred
 from deeptalk.errors import CheckpointError
 from deeptalk.shapes import Tensor
 from deeptalk.streams.layout import StreamLayout
@@ -72,24 +74,31 @@ def pieces_of_ours(ours: Mapping[str, Tensor], layout: StreamLayout) -> dict[str
 
 def ours_of_pieces(
     parts: Mapping[str, Tensor], expected: Mapping[str, Tensor], layout: StreamLayout, extra_rows: list[int]
-) -> dict[str, Tensor]:
-    """The tensors of our folder from their pieces."""
+) -> dict[str, Tensor | Deferred]:
+    """The tensors of our folder from their pieces; experts are stacked when they are written."""
     text, audio = parts[TABLE].split([layout.vocab_size, layout.num_codebooks * layout.audio_rows])
     tables = audio.unflatten(0, (layout.num_codebooks, layout.audio_rows))
-    made = {_TEXT_TABLE: text.clone(), "embedding.text_extra": text[extra_rows]}
+    ours: dict[str, Tensor | Deferred] = {
+        _TEXT_TABLE: text.clone(),
+        "embedding.text_extra": text[extra_rows],
+    }
     for i, table in enumerate(tables):  # a file holds no tensor twice
-        made |= {f"{end}.codec.{i}.weight": table.clone() for end in ("embedding", "heads")}
+        ours |= {f"{end}.codec.{i}.weight": table.clone() for end in ("embedding", "heads")}
     for name, tensor in expected.items():
         if stacked := _STACKED.fullmatch(name):
             prefix, kind = stacked.groups()
-            experts = (
-                torch.cat([parts[f"{prefix}.{expert}.{leaf}.weight"] for leaf in _MATRICES[kind]])
+            matrices = [
+                [parts[f"{prefix}.{expert}.{leaf}.weight"] for leaf in _MATRICES[kind]]
                 for expert in range(len(tensor))
-            )
-            made[name] = torch.stack(list(experts))
-        elif name not in made:
-            made[name] = parts[name]
-    return made
+            ]
+            ours[name] = Deferred(shape=tuple(tensor.shape), make=partial(_stack, matrices))
+        elif name not in ours:
+            ours[name] = parts[name]
+    return ours
+
+
+def _stack(matrices: list[list[Tensor]]) -> Tensor:
+    return torch.stack([torch.cat(expert) for expert in matrices])
 
 
 def shape_of(parts: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
