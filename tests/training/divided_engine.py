@@ -9,19 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from accelerate.utils import gather_object
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 from own_recipes import TINY_JOINT
+from test_loop import RECIPE as SQUARES
+from test_loop import Squares, linear
+from two_processes import Share
 
 from deeptalk.backbone.divided import expert_parameters
 from deeptalk.cli.conformance import _batch
+from deeptalk.errors import DataError
 from deeptalk.model import DeepTalk, DeepTalkConfig
 from deeptalk.training.engine import States, build_accelerator, states_of
 from deeptalk.training.expert_parallel import ExpertParallelEngine
 from deeptalk.training.launch import Groups, groups_of
+from deeptalk.training.loop import train
 from deeptalk.training.objective import Task
 from deeptalk.training.optim import AdamW, Muon, set_lr
 from deeptalk.training.recipe import Recipe
@@ -127,6 +133,20 @@ def check(name: str, recipe: Recipe, folder: Path, accelerator: Any, groups: Gro
     return held
 
 
+def check_batches(accelerator: Any) -> None:
+    """Processes of a group that are given different batches are told so, all of them."""
+    reports = train(
+        linear(),
+        recipe=SQUARES,
+        objective=Squares(),
+        batches=Share(accelerator.process_index, accelerator.num_processes),
+        accelerator=accelerator,
+        expert_parallel=2,
+    )
+    with pytest.raises(DataError, match=r"step 1: .* different batches of the same samples"):
+        next(reports)
+
+
 def held_by(engine: ExpertParallelEngine) -> dict[str, int]:
     """Bytes of experts, and of what is kept of those that train, and of all else."""
     experts, masters = set(expert_parameters(engine.task)), getattr(engine.optimizer, "masters", {})
@@ -152,6 +172,7 @@ def main(folder: Path) -> None:
     accelerator = build_accelerator()
     groups = groups_of(accelerator, size=2)
     assert (accelerator.num_processes, groups.number) == (4, 2)
+    check_batches(accelerator)
     told = {}
     for name, recipe in CASES.items():
         held = check(name, recipe, folder, accelerator, groups)

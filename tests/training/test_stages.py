@@ -289,6 +289,8 @@ def test_the_main_process_alone_tells_what_it_encodes(
 
     accelerator: Any = SimpleNamespace(
         is_main_process=is_main,
+        num_processes=2,
+        process_index=0 if is_main else 1,
         wait_for_everyone=lambda: None,
         main_process_first=nullcontext,
         device=torch.device("cpu"),

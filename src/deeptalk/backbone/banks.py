@@ -85,7 +85,8 @@ class ExpertBanks(nn.Module):
     def join(self, first: Float[Tensor, "..."], second: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The stacked tensor in stock order of a tensor of each bank."""
         joined = first.new_empty((self.is_second.numel(), *first.shape[1:]))
-        joined[~self.is_second], joined[self.is_second] = first, second
+        is_second = self.is_second.to(first.device)  # parameters that were divided come back to main memory
+        joined[~is_second], joined[is_second] = first, second
         return joined
 
 

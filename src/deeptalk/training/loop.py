@@ -226,8 +226,9 @@ class _Run:
             micro.append(next(self.batches).to(device))
             samples += getattr(self.batches, "last", ())
         counts = torch.stack([objective.counts(batch).to(device, torch.float32) for batch in micro]).sum(0)
-        counts = self._total(counts)
         positions = sum(objective.num_positions(batch) for batch in micro)
+        self._check_alike(torch.cat([counts, counts.new_tensor([positions])]))
+        counts = self._total(counts)
         self.num_positions = positions * self.groups.number  # about: shares are alike
         sums = torch.zeros_like(counts)
         for index, batch in enumerate(micro):
@@ -238,6 +239,19 @@ class _Run:
                 self.engine.backward(objective.total(part, counts) * self.groups.number)
             sums += part.detach()
         return self._total(sums), counts, samples
+
+    def _check_alike(self, sizes: Tensor) -> None:
+        """Refuse batches that differ within a group, whose processes compute parts of the same tokens."""
+        if self.groups.size == 1:
+            return
+        every = self.accelerator.gather(sizes[None])
+        assert isinstance(every, Tensor)
+        of_groups = every.unflatten(0, (-1, self.groups.size))
+        if not bool((of_groups == of_groups[:, :1]).all()):
+            raise DataError(
+                f"step {self.step + 1}: processes that hold the experts together have made different batches "
+                "of the same samples; let all of them read the same files, or leave out --expert-parallel."
+            )
 
     def any_process(self, flag: bool) -> bool:
         """Whether the flag is up in at least one process; all of them get the same answer."""
