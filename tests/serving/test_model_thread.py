@@ -228,6 +228,33 @@ def test_an_answer_waits_for_its_listener(loaded: LoadedModel):
     assert len(samples) == 4 * loaded.codec.samples_per_frame
 
 
+def test_who_is_far_ahead_waits_for_those_who_are_not(loaded: LoadedModel):
+    """Two frames ahead of its listener an answer stands still while another has less; then both end."""
+    frame = loaded.codec.samples_per_frame / loaded.codec.sample_rate
+    clock = [0.0]
+    still = ModelThread(loaded, limits=ServerLimits(lead_seconds=1.5 * frame), now=lambda: clock[0])
+
+    def ask(outlet: Outlet) -> Outlet:
+        still.ask(Request(turns=[user("hello")], mode="answer", options=OPTIONS, outlet=outlet))
+        return outlet
+
+    async def main() -> list[int]:
+        first = ask(still.new_outlet())
+        while first.lead_seconds < 1.5 * frame:
+            still.tick()
+        second, held = ask(still.new_outlet()), first.waiting_seconds
+        while second.lead_seconds < 1.5 * frame:
+            still.tick()
+            assert first.waiting_seconds == held or second.lead_seconds >= 1.5 * frame
+        clock[0] += frame
+        still.tick()
+        assert first.waiting_seconds > held
+        run_dry(still)
+        return [len((await collect(outlet))[1]) for outlet in (first, second)]
+
+    assert asyncio.run(main()) == [4 * loaded.codec.samples_per_frame] * 2
+
+
 def test_one_failing_answer_leaves_the_others(loaded: LoadedModel, still: ModelThread):
     async def main() -> list[Ended]:
         deaf, long, good = (still.new_outlet() for _ in range(3))

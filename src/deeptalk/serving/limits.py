@@ -10,7 +10,8 @@ class ServerLimits:
     """Bounds of the server; seconds are seconds of sound unless a name says otherwise.
 
     ``out_high`` and ``out_low`` are the levels of unsent sound at which a session's answer pauses and goes
-    on. ``stalled_seconds`` of wall time without any progress close a session that does not read, and a
+    on; one with ``lead_seconds`` of sound that can't have been played yet waits for those with less.
+    ``stalled_seconds`` of wall time without any progress close a session that does not read, and a
     connection has ``handshake_seconds`` for the head of a request; one that answers no ping within
     ``ping_seconds`` of it is taken for gone, and is asked as often. Of a conversation that is longer than
     ``context_positions`` the model reads the last turns.
@@ -25,6 +26,7 @@ class ServerLimits:
     unheard_seconds: float = 5.0
     out_high: float = 8.0
     out_low: float = 4.0
+    lead_seconds: float = 15.0
     stalled_seconds: float = 20.0
     handshake_seconds: float = 10.0
     ping_seconds: float = 20.0

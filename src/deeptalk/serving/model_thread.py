@@ -217,6 +217,7 @@ class ModelThread:
             limits=self.limits,
             on_room=self._wake.set,
             on_first_sound=note_first_sound,
+            now=self._now,
         )
         self._outlets.add(outlet)
         return outlet
@@ -455,10 +456,15 @@ class ModelThread:
         return True
 
     def _step(self) -> bool:
-        """One step of every answer that is wanted and has room for its sound."""
+        """One step of every answer that is wanted and has room for its sound.
+
+        One that is far ahead of its listener waits while others are not.
+        """
         for answering in [each for each in self._answering if each.request.outlet.is_cancelled]:
             self._end(answering)
         running = [each for each in self._answering if not each.request.outlet.is_paused]
+        urgent = [each for each in running if each.request.outlet.lead_seconds < self.limits.lead_seconds]
+        running = urgent or running
         if not running:
             return False
         began = self._now()

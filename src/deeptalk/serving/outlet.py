@@ -1,6 +1,7 @@
 """Answers on their way from the model thread to the event loop, bounded in seconds of sound."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -52,6 +53,7 @@ class Outlet:
         limits: ServerLimits,
         on_room: Callable[[], None],
         on_first_sound: Callable[[], None] = lambda: None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
@@ -60,6 +62,7 @@ class Outlet:
         self._sample_rate, self._limits, self._on_room = sample_rate, limits, on_room
         self._on_first_sound, self._has_sounded = on_first_sound, False
         self._num_samples = 0
+        self._now, self._num_made, self._began_at = now, 0, 0.0
         self._is_paused = False
         self._is_cancelled = False
         self.ended: Ended | None = None
@@ -79,11 +82,18 @@ class Outlet:
         """Sound that has not been fetched."""
         return self._num_samples / self._sample_rate
 
+    @property
+    def lead_seconds(self) -> float:
+        """Sound that nobody can have heard yet, as time has gone by since the first was made."""
+        return self._num_made / self._sample_rate - (self._now() - self._began_at) if self._num_made else 0.0
+
     def put(self, piece: Piece | Ended) -> None:
         """Add a piece, or the end."""
         with self._lock:
             self._pieces.append(piece)
             if isinstance(piece, Piece):
+                self._began_at = self._began_at if self._num_made else self._now()
+                self._num_made += len(piece.samples)
                 self._num_samples += len(piece.samples)
                 self._is_paused = self._is_paused or self.waiting_seconds >= self._limits.out_high
         with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
