@@ -94,7 +94,7 @@ SETTINGS = st.fixed_dictionaries(
     {},
     optional={
         "turn_detection": DETECTION,
-        "output_modalities": st.sampled_from([["text"], ["audio"]]),
+        "output_modalities": st.sampled_from([["text"], ["audio"], ["text", "audio"]]),
         "max_output_tokens": st.sampled_from([1, 3, "inf"]),
         "truncation": st.sampled_from(["auto", "disabled"]),
         "input_audio_format": st.sampled_from(["pcm16", "g711_ulaw", "g711_alaw"]),

@@ -270,6 +270,13 @@ def test_a_session_over_the_socket(client: TestClient, service: Service):
         time.sleep(0.01)
 
 
+def test_a_browser_asks_for_the_beta_dialect_in_a_subprotocol(client: TestClient):
+    offered = ["realtime", "openai-insecure-api-key.none", "openai-beta.realtime-v1"]
+    with client.websocket_connect("ws://127.0.0.1:8000/v1/realtime", subprotocols=offered) as socket:
+        assert socket.accepted_subprotocol == "realtime"
+        assert socket.receive_json()["session"]["input_audio_format"] == "pcm16"
+
+
 def test_sessions_over_the_limit_are_refused_before_the_upgrade(client: TestClient, service: Service):
     with (
         client.websocket_connect("ws://127.0.0.1:8000/v1/realtime") as one,

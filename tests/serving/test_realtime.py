@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -15,6 +16,7 @@ from deeptalk.serving.audio_formats import AudioFormat, SoundIn, encode_pcm
 from deeptalk.serving.model_thread import ModelThread
 from deeptalk.serving.realtime import SessionClosed
 
+WRITTEN = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}]}
 Script = Callable[[Client], Coroutine[Any, Any, Any]]
 
 
@@ -351,7 +353,10 @@ def test_a_session_of_mistakes_is_closed(thread: ModelThread):
     play(thread, script, now=lambda: 0.0)
 
 
-def test_fields_without_effect_are_kept(thread: ModelThread):
+def test_fields_without_effect_are_kept(thread: ModelThread, caplog: pytest.LogCaptureFixture):
+    """And told of, once and by name, in the log at DEBUG."""
+    caplog.set_level(logging.DEBUG)
+
     async def script(client: Client) -> None:
         given = {
             "tracing": None,
@@ -359,15 +364,21 @@ def test_fields_without_effect_are_kept(thread: ModelThread):
             "new": 1,
             "audio": {"output": {"voice": "nobody"}},
         }
+        given["audio"]["input"] = {"noise_reduction": None}
+        given["output_modalities"] = ["text", "audio"]
         semantic = {"type": "semantic_vad", "eagerness": "low"}
         await client.send("session.update", session=given | {"turn_detection": semantic})
         session = (await client.until(events.SESSION_UPDATED))["session"]
         assert (session["new"], session["audio"]["output"]["voice"]) == (1, "nobody")
         assert session["audio"]["input"]["turn_detection"]["type"] == "semantic_vad"
         assert session["audio"]["input"]["format"] == PCM
+        await client.send("session.update", session={"tools": []})
         assert not client.of(events.ERROR)
+        assert (await client.answer(input=[WRITTEN]))["output_modalities"] == ["audio"]
 
     play(thread, script)
+    [told] = [each for each in caplog.messages if "kept without effect" in each]
+    assert told.endswith("tools, tracing, audio.input.noise_reduction")
 
 
 def test_the_beta_dialect(thread: ModelThread):
@@ -384,7 +395,7 @@ def test_the_beta_dialect(thread: ModelThread):
         assert (session["output_audio_format"], session["voice"]) == ("g711_ulaw", "slt")
         await client.send(
             "conversation.item.create",
-            item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}]},
+            item=WRITTEN,
         )
         response = await client.answer()
         assert response["output"][0]["content"][0]["type"] == "audio"

@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 import torch
 from realtime_client import Client
+from typer.testing import CliRunner
 
+from deeptalk.cli import app as command_line
 from deeptalk.decoding import DecodingOptions, Limits, LoadedModel, load
+from deeptalk.errors import ConfigError
 from deeptalk.evaluation.normalize import plain
 from deeptalk.evaluation.questions import FIVE_CATEGORIES, EvalSet
 from deeptalk.serving import events
 from deeptalk.serving.audio_formats import encode_pcm
-from deeptalk.serving.detector import Heard, TurnDetector
+from deeptalk.serving.detector import Heard, Patience, TurnDetector
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.model_thread import ModelThread, Request
 from deeptalk.serving.settings import EAGERNESS, TurnDetection, new_session, read_settings, updated
@@ -203,6 +206,24 @@ def test_turns_are_answered_and_barge_in_cuts(thread: ModelThread):
 
     asyncio.run(main())
     assert [thread.metrics.total(name) - old for name, old in zip(counted, before, strict=True)] == [1, 1]
+
+
+def test_how_much_voice_interrupts_is_for_the_operator_to_say(thread: ModelThread):
+    async def main() -> None:
+        async with Client(thread, now=lambda: 0.0, patience=Patience(barge_in_ms=100)) as client:
+            await speak(client, hush(0.5, rate=24_000), voice(0.6, rate=24_000), hush(0.8, rate=24_000))
+            await client.until(events.RESPONSE_DONE)
+            assert client.session.is_audible
+            await speak(client, voice(0.2, rate=24_000), hush(0.8, rate=24_000))
+            assert len(client.of(events.SPEECH_STARTED)) == 2
+            await client.until(events.RESPONSE_DONE)
+
+    asyncio.run(main())
+    for wrong in ({"onset_ms": 0}, {"barge_in_ms": 700}, {"silence_ms": 0}, {"louder_db": -1.0}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            Patience(**wrong)  # pyright: ignore[reportArgumentType]
+    result = CliRunner().invoke(command_line, ["serve", "--barge-in-ms", "700"])
+    assert (result.exit_code, "barge_in_ms" in result.output) == (2, True)
 
 
 @pytest.mark.parametrize("nth", [1, 2, 4])
@@ -393,6 +414,26 @@ def test_minutes_of_sound_at_once_hold_up_nobody(still: ModelThread):
 
     asyncio.run(main())
     assert turns >= 12
+
+
+def test_times_count_from_the_first_sound_of_the_session(thread: ModelThread):
+    """Whoever ended the turns before: what was answered, what was thrown away, and other settings."""
+
+    async def main() -> None:
+        async with Client(thread, now=lambda: 0.0) as client:
+            await client.manual(output_modalities=["text"])
+            await speak(client, voice(1.0, rate=24_000))
+            await client.send("input_audio_buffer.commit")
+            await client.answer()
+            await speak(client, voice(0.5, rate=24_000))
+            await client.send("input_audio_buffer.clear")
+            await client.send("session.update", session={"turn_detection": {"type": "server_vad"}})
+            await speak(client, hush(0.8, rate=24_000), voice(0.6, rate=24_000), hush(0.8, rate=24_000))
+            [start] = [event["audio_start_ms"] for event in client.of(events.SPEECH_STARTED)]
+            assert abs(start - (1000 + 500 + 800 - 300)) <= 40
+            await client.until(events.RESPONSE_DONE)
+
+    asyncio.run(main())
 
 
 def test_answers_may_be_left_to_the_client(thread: ModelThread):

@@ -12,6 +12,7 @@ import typer
 from deeptalk.cli.arguments import Model
 
 if TYPE_CHECKING:
+    from deeptalk.serving.detector import Patience
     from deeptalk.serving.limits import ServerLimits
     from deeptalk.serving.security import App
     from deeptalk.serving.service import Service
@@ -38,6 +39,7 @@ class Served:
     transcribes: bool
     logs_transcripts: bool
     vad: Literal["auto", "energy", "silero"]
+    patience: "Patience"
     is_restarting: bool
 
     def __call__(self) -> "Service":
@@ -54,6 +56,7 @@ class Served:
             transcribes=self.transcribes,
             logs_transcripts=self.logs_transcripts,
             new_voice=detector_of(self.vad),
+            patience=self.patience,
             is_restarting=self.is_restarting,
         )
 
@@ -207,6 +210,27 @@ def serve(
             "spectrum; auto takes silero-vad where it is installed ('deeptalk[vad]').",
         ),
     ] = "auto",
+    onset_ms: Annotated[
+        int, typer.Option("--onset-ms", metavar="MS", help="Voice that begins a turn found by the server.")
+    ] = 80,
+    barge_in_ms: Annotated[
+        int,
+        typer.Option(
+            "--barge-in-ms", metavar="MS", help="Voice, within 600 ms, that interrupts an answer one hears."
+        ),
+    ] = 350,
+    barge_in_silence_ms: Annotated[
+        int,
+        typer.Option(
+            "--barge-in-silence-ms", metavar="MS", help="Silence after which less voice changes nothing."
+        ),
+    ] = 250,
+    barge_in_db: Annotated[
+        float,
+        typer.Option(
+            "--barge-in-db", metavar="DB", help="How much louder than else voice must be over an answer."
+        ),
+    ] = 6.0,
     no_ui: Annotated[bool, typer.Option("--no-ui", help="Leave the talk page out.")] = False,
     model: Model = "pocket",
 ) -> None:
@@ -218,6 +242,7 @@ def serve(
         from deeptalk.serving.server import bind, run
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is missing: pip install 'deeptalk[serve]'.") from error
+    from deeptalk.serving.detector import Patience
     from deeptalk.serving.limits import ServerLimits
     from deeptalk.serving.logs import configure_logging
     from deeptalk.serving.security import security_for
@@ -251,6 +276,12 @@ def serve(
         transcribes=input_transcripts == "model",
         logs_transcripts=log_transcripts,
         vad=vad,
+        patience=Patience(
+            onset_ms=onset_ms,
+            barge_in_ms=barge_in_ms,
+            silence_ms=barge_in_silence_ms,
+            louder_db=barge_in_db,
+        ),
         is_restarting=restarting,
     )
     wanted = certificate_for(host, cert=tls_cert, key=tls_key, is_self_signed=self_signed)

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
+from deeptalk.errors import ConfigError
 from deeptalk.serving.settings import TurnDetection
 from deeptalk.serving.turns import HEARD_RATE
 from deeptalk.shapes import Float, Tensor
@@ -40,6 +41,18 @@ class Patience:
     window_ms: int = 600
     silence_ms: int = 250
     louder_db: float = 6.0
+
+    def __post_init__(self) -> None:
+        for name in ("onset_ms", "barge_in_ms"):
+            if not FRAME_MS <= getattr(self, name) <= self.window_ms:
+                raise ConfigError(
+                    f"{name} must be from {FRAME_MS} to {self.window_ms}, got {getattr(self, name)}."
+                )
+        if self.silence_ms < FRAME_MS or self.louder_db < 0:
+            raise ConfigError(
+                f"silence_ms must be {FRAME_MS} or more and louder_db no less than 0, "
+                f"got {self.silence_ms} and {self.louder_db:g}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -81,8 +81,6 @@ def nested(given: Mapping[str, Any]) -> dict[str, Any]:
         value, place = plain.pop(name), plain
         if name.endswith("_format") and isinstance(value, str):
             value = BETA_FORMATS.get(value, {"type": value})
-        if name == "modalities" and isinstance(value, list):
-            value = ["audio"] if "audio" in value else value
         for key in path:
             below = place.get(key)
             place[key] = dict(below) if isinstance(below, dict) else {}

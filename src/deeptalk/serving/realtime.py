@@ -14,12 +14,12 @@ import torch
 from deeptalk.errors import AudioError
 from deeptalk.serving import events
 from deeptalk.serving.audio_formats import SoundIn
-from deeptalk.serving.detector import Heard, LoudVoice, TurnDetector, Voice
+from deeptalk.serving.detector import Heard, LoudVoice, Patience, TurnDetector, Voice
 from deeptalk.serving.items import Conversation, Item, ears_of, new_id, read_item, shown
 from deeptalk.serving.model_thread import BusyError, ModelThread, Request
 from deeptalk.serving.outlet import Ended
 from deeptalk.serving.response import Response
-from deeptalk.serving.settings import WITHOUT_EFFECT, Settings, merged, new_session, read_settings, updated
+from deeptalk.serving.settings import Settings, kept_only, merged, new_session, read_settings, updated
 from deeptalk.serving.transcripts import InputTranscripts
 from deeptalk.serving.turns import HEARD_RATE, Ear, Said, Turn
 from deeptalk.serving.wire import ClientError, parse_base64, parse_json
@@ -51,7 +51,7 @@ class RealtimeSession:
 
     ``begins_with`` are settings from the start, which somebody has checked. Where it ``transcribes``, clients
     may have what they say written down. Where it ``logs_transcripts``, words go to the log.
-    ``new_voice`` makes what tells voice from noise.
+    ``new_voice`` makes what tells voice from noise, and ``patience`` is how much of it is needed.
     ``failed`` is done when an answer could not be sent: the session is then to be closed.
     """
 
@@ -67,11 +67,13 @@ class RealtimeSession:
         logs_transcripts: bool = False,
         begins_with: Mapping[str, Any] | None = None,
         new_voice: Callable[[float], Voice] = LoudVoice,
+        patience: Patience | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._thread, self._limits = thread, thread.limits
         self._send, self._is_beta, self._now = send, is_beta, now
-        self._follows_instructions, self._new_voice = follows_instructions, new_voice
+        self._follows_instructions = follows_instructions
+        self._new_voice, self._patience = new_voice, patience
         self._logs_transcripts = logs_transcripts
         voices = thread.loaded.voices
         expires_at = int(time.time() + self._limits.session_seconds)
@@ -100,10 +102,10 @@ class RealtimeSession:
             if transcribes
             else None
         )
+        self._num_appended = 0
         self._num_heard = 0
         self._turn_id = ""
         self._longest_seconds = min(self._limits.utterance_seconds, thread.longest_seconds)
-        self._detector: TurnDetector | None = None
         self._detect_anew()
         self._audible: Response | None = None
         self._audible_until = 0.0
@@ -153,7 +155,7 @@ class RealtimeSession:
         except ClientError as error:
             await self.refuse(error, event_id=event_id)
         except BusyError as error:
-            await self.refuse(ClientError("server_busy", str(error)), event_id=event_id)
+            await self.refuse(ClientError("server_busy", str(error), status=503), event_id=event_id)
         return name == APPEND
 
     async def refuse(self, error: ClientError, *, event_id: str | None = None) -> None:
@@ -163,7 +165,7 @@ class RealtimeSession:
         while self._errors[0] < now - ERROR_SECONDS:
             self._errors.popleft()
         told = {
-            "type": "invalid_request_error",
+            "type": "server_error" if error.status >= 500 else "invalid_request_error",
             "code": error.code,
             "message": str(error),
             "param": error.param,
@@ -220,7 +222,7 @@ class RealtimeSession:
                 f"A session has at most {MAX_SESSION_CHARACTERS} characters.",
                 param="session",
             )
-        idle = [name for name in WITHOUT_EFFECT if name in given]
+        idle = kept_only(given)
         if idle and not self._has_told_idle:
             self._has_told_idle = True
             _logger.debug("session %s: kept without effect: %s", session["id"], ", ".join(idle))
@@ -251,6 +253,7 @@ class RealtimeSession:
         if self._detector is None:
             self._hear(samples)
         else:
+            self._num_appended += len(samples)
             for second in samples.split(HEARD_RATE):  # minutes at once would hold up every other session
                 for heard in self._detector.push(second, is_audible=self.is_audible):
                     await self._follow(heard)
@@ -263,6 +266,7 @@ class RealtimeSession:
         """Sound of a turn that the client will commit."""
         self._check_length((self._num_heard + len(samples)) / HEARD_RATE)
         self._push(self._ear or self._open_ear(), samples)
+        self._num_appended += len(samples)
 
     def _check_length(self, seconds: float) -> None:
         longest = self._longest_seconds
@@ -315,7 +319,7 @@ class RealtimeSession:
 
     async def _commit_found(self) -> None:
         """End a turn that the server has found, and have it answered and written down."""
-        committed = await self._commit_ear(self._turn_id, tail=False)
+        committed = await self._commit_ear(self._turn_id)
         detection = self._settings.turn_detection
         if detection is not None and detection.create_response:
             self._answer_soon()
@@ -367,18 +371,17 @@ class RealtimeSession:
             raise ClientError(
                 "input_audio_buffer_commit_empty", "A turn needs at least 100 ms of sound before its commit."
             )
-        committed = await self._commit_ear(self._turn_id or new_id("item"), tail=self._detector is None)
-        self._write_down(*committed)
-        if self._detector is not None:
-            self._detect_anew()
+        if self._detector is None:
+            rest = self._sound_in.finish()
+            self._push(self._ear, rest)
+            self._num_appended += len(rest)
+        self._detect_anew()
+        self._write_down(*await self._commit_ear(self._turn_id or new_id("item")))
 
-    async def _commit_ear(self, item_id: str, *, tail: bool) -> tuple[Item, float]:
-        """Close the turn; with its ``tail``, what the resampler still holds. Its item, and its seconds."""
+    async def _commit_ear(self, item_id: str) -> tuple[Item, float]:
+        """Close the turn. Its item, and its seconds."""
         ear = self._ear
         assert ear is not None
-        if tail:
-            self._push(ear, self._sound_in.finish())
-            self._sound_in = SoundIn(self._settings.audio_in)
         seconds = self._num_heard / HEARD_RATE
         ear.close()
         self._thread.wake()
@@ -407,16 +410,16 @@ class RealtimeSession:
         self._ear, self._num_heard, self._turn_id = None, 0, ""
 
     def _detect_anew(self) -> None:
-        """Wait for a turn to begin, where the server finds turns."""
+        """Wait for a turn to begin."""
         self._sound_in = SoundIn(self._settings.audio_in)
-        first = 0 if self._detector is None else self._detector.num_samples
         detection = self._settings.turn_detection
-        self._detector = None
+        self._detector: TurnDetector | None = None
         if detection is not None:
             self._detector = TurnDetector(
                 detection,
                 longest_seconds=self._longest_seconds,
-                first_sample=first,
+                first_sample=self._num_appended,
+                patience=self._patience,
                 new_voice=self._new_voice,
             )
 

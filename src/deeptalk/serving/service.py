@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 
-from deeptalk.serving.detector import LoudVoice, Voice
+from deeptalk.serving.detector import LoudVoice, Patience, Voice
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.metrics import process_gauges
 from deeptalk.serving.model_thread import ModelThread
@@ -93,9 +93,11 @@ class Service:
         transcribes: bool = False,
         logs_transcripts: bool = False,
         new_voice: Callable[[float], Voice] = LoudVoice,
+        patience: Patience | None = None,
         is_restarting: bool = False,
     ) -> None:
-        self.thread, self.model, self.new_voice = thread, model, new_voice
+        self.thread, self.model = thread, model
+        self.new_voice, self.patience = new_voice, patience
         self.leaves_with = (1012, "restarting") if is_restarting else (1001, "going_away")
         self.follows_instructions, self.transcribes = follows_instructions, transcribes
         self.logs_transcripts = logs_transcripts

@@ -19,7 +19,7 @@ nothing but sounds that are too short to be speech."""
 
 WITHOUT_EFFECT = (
     *("model", "tools", "tool_choice", "tracing", "include", "prompt", "reasoning", "parallel_tool_calls"),
-    "speed",
+    *("audio.output.speed", "audio.input.noise_reduction"),
 )
 """What clients set and is only kept."""
 
@@ -129,6 +129,16 @@ def merged(old: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def kept_only(given: Mapping[str, Any]) -> list[str]:
+    """What of an update in either dialect has no effect."""
+    return [name for name in WITHOUT_EFFECT if _is_in(events.nested(given), name)]
+
+
+def _is_in(given: Any, path: str) -> bool:
+    name, _, rest = path.partition(".")
+    return isinstance(given, Mapping) and name in given and (not rest or _is_in(given[name], rest))
+
+
 def updated(session: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The session object after an update in either dialect; what is the server's to say stays."""
     kept = {key: session[key] for key in ("id", "object", "expires_at")}
@@ -141,7 +151,7 @@ def read_settings(
     """Check the honoured fields; ``invalid_value`` names the one that can't be worked with."""
     field = _Fields(session, prefix)
     modalities = field.get("output_modalities", list, ["audio"])
-    if modalities not in (["audio"], ["text"]):
+    if "audio" not in modalities and "text" not in modalities:
         raise field.refused("output_modalities", 'must be ["audio"] or ["text"]')
     instructions = field.get("instructions", str, "")
     if len(instructions) > limits.max_instructions:
@@ -158,7 +168,7 @@ def read_settings(
         voice = voice.get("id")
     return Settings(
         instructions=instructions,
-        speaks=modalities == ["audio"],
+        speaks="audio" in modalities,
         max_output_tokens=most,
         audio_in=_format(audio_in, is_input=True),
         audio_out=_format(audio_out, is_input=False),

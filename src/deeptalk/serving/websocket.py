@@ -17,6 +17,8 @@ from deeptalk.serving.wire import ClientError
 _logger = logging.getLogger(__name__)
 
 SUBPROTOCOL = "realtime"
+BETA_PROTOCOL = "openai-beta.realtime-v1"
+"""Offered by browsers, which can't send the header of the beta dialect."""
 
 SMALL = 4096
 """Characters of an event that costs nobody anything."""
@@ -41,12 +43,13 @@ async def _hold(socket: WebSocket, service: Service) -> None:
         service.thread,
         send=_sender(socket),
         model=socket.query_params.get("model") or service.model,
-        is_beta=socket.headers.get("openai-beta") == "realtime=v1",
+        is_beta=BETA_PROTOCOL in offered or socket.headers.get("openai-beta") == "realtime=v1",
         follows_instructions=service.follows_instructions,
         transcribes=service.transcribes,
         logs_transcripts=service.logs_transcripts,
         begins_with=principal_of(socket.scope).session,
         new_voice=service.new_voice,
+        patience=service.patience,
     )
     started = time.monotonic()
     code, reason = 1000, ""

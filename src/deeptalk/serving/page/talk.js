@@ -41,9 +41,9 @@ export class Talk {
   #nextPiece = () => {};
   #attempts = 0;
   #timer = 0;
-  #isFree = null; // what the server was told last
   #isClosing = false; // the end of a turn is on its way
   #question = null; // the turn that the user is speaking or has just spoken
+  #fromMs = 0; // where it began (push to talk)
   #endedAt = null; // when it ended, until an answer takes it over
   #answer = null;
   #isAbandoned = false; // the answer that was asked for is not wanted any more
@@ -113,8 +113,6 @@ export class Talk {
     const isFree = this.mode === "free";
     if (this.phase === "hearing") this.discard();
     this.#isSending = isFree && !this.isMuted;
-    if (isFree !== this.#isFree) this.#tape.restart(); // the server, too, counts from here
-    this.#isFree = isFree;
     const detection = { type: "server_vad", silence_duration_ms: SILENCE_MS };
     const input = { format: PCM, transcription: { model: "default" }, turn_detection: isFree ? detection : null };
     const output = this.voice ? { format: PCM, voice: this.voice } : { format: PCM };
@@ -169,6 +167,7 @@ export class Talk {
 
   #open() {
     this.#attempts = 0;
+    this.#tape.restart(); // the server, too, counts from here
     this.#view.problem("");
     if (this.turns.length) this.#view.note("A new session: what was said above is forgotten.");
     this.configure();
@@ -203,7 +202,7 @@ export class Talk {
     this.#cut();
     this.#dropQuestion();
     this.#isSending = this.#isClosing = this.#isAbandoned = false;
-    this.#isFree = this.#endedAt = null;
+    this.#endedAt = null;
   }
 
   #fail({ text }) {
@@ -225,7 +224,7 @@ export class Talk {
     this.#microphone.wake();
     this.#speaker.wake();
     this.interrupt();
-    this.#tape.restart();
+    this.#fromMs = this.#tape.ms;
     this.#isSending = true;
     this.#question = this.#newTurn("user");
     this.#enter("hearing");
@@ -243,11 +242,11 @@ export class Talk {
     await this.#tail();
     if (!this.#isClosing) return; // thrown away meanwhile
     this.#isClosing = this.#isSending = false;
-    if (this.#tape.ms < SHORTEST_MS) {
+    if (this.#tape.ms - this.#fromMs < SHORTEST_MS) {
       this.#view.problem("That was too short: hold the button, or tap it once to begin and once more to send.");
       return this.discard();
     }
-    this.#closeQuestion(0, this.#tape.ms);
+    this.#closeQuestion(this.#fromMs, this.#tape.ms);
     this.#client?.send("input_audio_buffer.commit");
     this.#client?.send("response.create");
   }
