@@ -132,6 +132,11 @@ def test_an_unknown_way_to_select_is_refused_by_its_routers_name() -> None:
 def test_a_bad_config_is_refused() -> None:
     with pytest.raises(ConfigError, match="not valid"):
         open_backbone(TINY | {"hidden_size": "wide"})
+    for config in FAMILIES.values():
+        key = "num_local_experts" if "num_local_experts" in config else "num_experts"
+        key = "n_routed_experts" if "n_routed_experts" in config else key
+        with pytest.raises(ConfigError, match=rf"a token must use 1 to {config[key]} experts, got 99"):
+            open_backbone(dict(config) | {"num_experts_per_tok": 99})
 
 
 def test_bad_folders_are_refused(tmp_path: Path, backbone) -> None:

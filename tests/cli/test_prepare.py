@@ -66,7 +66,7 @@ def test_a_folder_becomes_manifests(corpus, questions, tmp_path):
         "path": str(out / "recordings.jsonl"),
     }
     assert (told["dialogues"]["rejects"], told["dialogues"]["overlaps"]) == (
-        {"no id": 1},
+        {"unreadable": 1},
         {str(questions): 1},
     )
     (record,) = read_manifest(out / "dialogues.jsonl", kind="dialogue").records

@@ -202,7 +202,7 @@ def test_wenetspeech(tmp_path: Path) -> None:
     told, records = prepared("wenetspeech", folder)
     assert set(records) == {"wenetspeech", "wenetspeech-s", "wenetspeech-test-net"}
     assert ids(records["wenetspeech"]) == ["Y01_S0", "Y01_S1"]
-    assert told["wenetspeech"].rejects == {"bad duration": 1, "no id": 2}
+    assert told["wenetspeech"].rejects == {"bad duration": 1, "unreadable": 2}
     assert ids(records["wenetspeech-s"]) == ["Y01_S0"]
     assert ids(records["wenetspeech-test-net"]) == ["T_S0"]
     first = records["wenetspeech"][0]
@@ -359,7 +359,7 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
     assert (clip["id"], clip["text"]) == ("deep/a", "hello")
     path = tmp_path / "out" / "talks.jsonl"
     told = prepare_records(path, found["talks"].records, kind="dialogue", note={"license": "own"})
-    assert (told.num_records, told.rejects) == (1, {"no answer at the end": 1, "no id": 1})
+    assert (told.num_records, told.rejects) == (1, {"no answer at the end": 1, "unreadable": 1})
     (record,) = read_manifest(path, kind="dialogue").records
     assert (record["id"], record["license"]) == ("talks-1", "own")
     assert all(can_be_heard(message) for message in record["messages"])

@@ -50,6 +50,7 @@ def find_moe_layers(model: PreTrainedModel) -> tuple[MoeLayer, ...]:
             f"backbone {model_type!r} has no layer with experts; give a mixture-of-experts model."
         )
     for layer in layers:
+        _check_number(layer.router)
         _check_rule(layer, model_type)
     return tuple(layers)
 
@@ -110,6 +111,12 @@ def _describe_foreign(settings: Mapping[str, Any]) -> str:
     if router is not None:
         return f": how its router {type(router).__name__} selects experts is not known here"
     return ": it has no routed experts to divide between text and speech; give a mixture-of-experts model"
+
+
+def _check_number(router: Any) -> None:
+    """Refuse a router that is to choose more experts than there are."""
+    if not isinstance(router.top_k, int) or not 1 <= router.top_k <= router.num_experts:
+        raise ConfigError(f"a token must use 1 to {router.num_experts} experts, got {router.top_k}.")
 
 
 @torch.no_grad()

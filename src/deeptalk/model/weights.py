@@ -183,11 +183,6 @@ def _outline(config: DeepTalkConfig) -> DeepTalk:
         outline = DeepTalk(config)
     if config.audio_experts is not None:
         outline.is_audio()  # the partition must fit the backbone
-    shape, extra = outline.backbone.layers, config.extra_experts
-    num_stock = shape.num_experts - (0 if extra is None else extra.num_experts)
-    chosen: Any = shape.experts_per_token
-    if not isinstance(chosen, int) or not 1 <= chosen <= num_stock:
-        raise ConfigError(f"a token must use 1 to {num_stock} experts, got {chosen}.")
     return outline
 
 

@@ -83,7 +83,7 @@ def prepare_records(
             if progress is not None:
                 progress(number)
             record = {**note, **given}
-            reason = find_fault(record, kind=kind)
+            reason = find_fault(record, kind=kind) if given else "unreadable"
             if reason is None and record["id"] in seen:
                 reason = "repeated id"
             if reason is None and kind in SPOKEN:
