@@ -130,6 +130,14 @@ def test_records_that_can_never_serve_are_told_before(context: TaskContext, reco
     assert usable(record, task, context) == reason
 
 
+def test_clips_longer_than_the_encoder_hears_are_a_countable_reason(context: TaskContext) -> None:
+    record = dialogue("t", (QUESTIONS[0], ANSWERS[0]))
+    frames = num_encoder_frames(_make(record, "speech_to_text", context).speech[0].shape[1])
+    _make(record, "speech_to_text", replace(context, max_frames=frames))
+    with pytest.raises(DataError, match=r"^speech longer than the encoder hears$"):
+        _make(record, "speech_to_text", replace(context, max_frames=frames - 1))
+
+
 def test_a_question_without_words_is_always_heard(context: TaskContext) -> None:
     heard = {"role": "user", "text": "", "audio": "questions.wav", "offset": 0.0, "duration": 0.3}
     talk = dialogue("x", (QUESTIONS[0], ANSWERS[0]), (QUESTIONS[1], ANSWERS[1]))

@@ -32,6 +32,7 @@ def open_batches(
         reader=MelReader(model.mel),
         stride=model.config.adapter.stride,
         max_positions=num_positions,
+        max_frames=model.config.encoder.max_positions,
     )
     loaded = [load_source(source, data, context) for source in sources]
     stream = DialogueBatches(loaded, context, batch_size=num_positions, seed=seed)

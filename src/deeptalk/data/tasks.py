@@ -56,7 +56,8 @@ class SpokenExample:
 class TaskContext:
     """All that turning records into examples needs; `stride` is the adapter's.
 
-    An earlier user turn is given as speech with probability `speech_history` where somebody says it.
+    An earlier user turn is given as speech with probability `speech_history` where somebody says it. Clips of
+    more than `max_frames` encoder frames can't be heard, as augmentation leaves them.
     """
 
     tokenizer: TextCodec
@@ -66,6 +67,7 @@ class TaskContext:
     reader: SpeechReader | None
     stride: int
     max_positions: int
+    max_frames: int | None = None
     speech_history: float = 0.7
 
 
@@ -290,6 +292,7 @@ def _heard(clip: Clip, text: str, context: TaskContext, generator: np.random.Gen
         raise DataError("no reader of speech")
     clip = context.reader.place(clip, generator)
     frames = max(1, context.reader.num_frames(clip))
+    _check_length(frames, context)
     return Turn(role="user", text=text, num_speech_frames=_num_positions(frames, context)), clip
 
 
@@ -298,9 +301,15 @@ def _read(clip: Clip, context: TaskContext, generator: np.random.Generator) -> T
     speech = context.reader.read(clip, generator)
     if _num_frames(speech, context) < 1:
         raise DataError("speech empty")
+    _check_length(_num_frames(speech, context), context)
     if not torch.isfinite(speech).all():
         raise DataError("speech not finite")
     return speech
+
+
+def _check_length(frames: int, context: TaskContext) -> None:
+    if context.max_frames is not None and frames > context.max_frames:
+        raise DataError("speech longer than the encoder hears")
 
 
 def _num_frames(speech: Tensor, context: TaskContext) -> int:

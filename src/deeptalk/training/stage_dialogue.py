@@ -138,6 +138,7 @@ class DialogueStage:
             reader=reader,
             stride=model.config.adapter.stride,
             max_positions=self.recipe.max_positions,
+            max_frames=model.config.encoder.max_positions,
         )
 
     def _stream(self, sources: Iterable[Source], *, rank: int = 0, world_size: int = 1) -> DialogueBatches:
