@@ -34,6 +34,8 @@ KILLED_EVERY, DROPPED = 25, 2
 LATEST_SECONDS = 1.0
 LATEST_DROPPED_SECONDS = 2 * ServerLimits().ping_seconds + LATEST_SECONDS
 MOST_GROWTH_MB = 1.0
+RESTING_SECONDS = 2.0
+"""After so long without a session the server has given back what it had freed."""
 LEVELS = {
     "rss_mb": "process_resident_memory_bytes",
     "fds": "process_open_fds",
@@ -118,7 +120,7 @@ async def main_of(url: str, count: int) -> dict[str, Any]:
         await leave(url)
         waits[way].append(await freed(url, within_seconds=60 * LATEST_SECONDS))
         if number == min(WARM_UP, count):
-            before = await level(url)
+            before = await level_at_rest(url)
     port = int(url.split(":")[2].partition("/")[0])
     for _ in range(DROPPED):
         network = Network(port)
@@ -127,7 +129,7 @@ async def main_of(url: str, count: int) -> dict[str, Any]:
             network.freeze()
             waits["dropped"].append(await freed(url, within_seconds=2 * LATEST_DROPPED_SECONDS))
             client.transport.abort()
-    after = await level(url)
+    after = await level_at_rest(url)
     ways = {
         way: {"count": len(found), "longest_seconds": round(max(found), 3)}
         for way, found in waits.items()
@@ -147,6 +149,12 @@ async def freed(url: str, *, within_seconds: float) -> float:
             break
         await asyncio.sleep(0.01)
     return time.monotonic() - began
+
+
+async def level_at_rest(url: str) -> dict[str, float]:
+    """What it tells when nobody has talked for a moment."""
+    await asyncio.sleep(RESTING_SECONDS)
+    return await level(url)
 
 
 async def level(url: str) -> dict[str, float]:

@@ -22,6 +22,7 @@ from deeptalk.decoding import DecodingOptions, DialogueState, Limits, LoadedMode
 from deeptalk.decoding.speech import Voicing
 from deeptalk.errors import DeepTalkError
 from deeptalk.model.encoder import MEL_FRAMES_PER_FRAME
+from deeptalk.serving.allocator import return_freed_memory
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.memory import Memory, num_positions_of
 from deeptalk.serving.metrics import Metrics
@@ -222,10 +223,14 @@ class ModelThread:
         self._outlets.add(outlet)
         return outlet
 
+    @property
+    def _num_positions(self) -> int:
+        return sum(memory.num_positions for memory in self._memories)
+
     def gauges(self) -> dict[str, float]:
         """How full caches and queues are at the moment, by the names of ``METRICS``."""
         return {
-            "deeptalk_cache_positions_used": sum(memory.num_positions for memory in self._memories),
+            "deeptalk_cache_positions_used": self._num_positions,
             "deeptalk_cache_positions_limit": self.max_positions * self.limits.max_sessions,
             "deeptalk_out_queue_seconds": max((each.waiting_seconds for each in self._outlets), default=0.0),
         }
@@ -263,6 +268,7 @@ class ModelThread:
 
     def _run(self) -> None:
         self._warm_up()
+        is_tidy = False
         while not self._is_stopping and not self._is_broken:
             self.last_beat = self._now()
             self._wake.clear()
@@ -271,8 +277,11 @@ class ModelThread:
             except Exception as error:
                 self._fail_all(error)
                 continue
-            if not has_worked:
-                self._wake.wait(timeout=1.0)
+            if has_worked:
+                is_tidy = False
+            elif not self._wake.wait(timeout=1.0) and not is_tidy and not self._num_positions:
+                return_freed_memory()
+                is_tidy = True
         self._take_commands()
         for each in (*self._waiting, *self._answering):
             each.request.outlet.put(Ended(reason="interrupted"))
