@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from deeptalk.backbone.banks import fused_state_dict
+from deeptalk.backbone.tiny import FAMILIES
 from deeptalk.errors import CheckpointError
 from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
@@ -52,6 +53,29 @@ def test_round_trip_is_bit_equal(folder: Path, build: Build, speech_batch: Batch
     assert loaded.tokenizer is not None
     assert loaded.tokenizer.encode("there") == [1]
     assert not loaded.training
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_comes_back_from_disk(
+    name: str, tmp_path: Path, tokenizer_path: Path, text_batch: Batch
+) -> None:
+    tiny = DeepTalkConfig.tiny()
+    ids = {"vocab_size": tiny.layout.vocab_size, "bos_token_id": 256, "eos_token_id": 257}
+    torch.manual_seed(0)
+    model = DeepTalk(replace(tiny, backbone={**FAMILIES[name], **ids})).eval()
+    for key, buffer in model.named_buffers():
+        if key.endswith("e_score_correction_bias"):
+            buffer.normal_(std=0.3)
+    save(model, tmp_path / "model", tokenizer_path=tokenizer_path, provenance={})
+    loaded = load(tmp_path / "model")
+    for tensors in ("named_parameters", "named_buffers"):
+        expected, found = (dict(getattr(one, tensors)()) for one in (model, loaded))
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in found.items())
+        assert all(tensor.dtype == expected[key].dtype for key, tensor in found.items())
+        assert all(tensor.requires_grad == expected[key].requires_grad for key, tensor in found.items())
+    with torch.no_grad():
+        assert torch.equal(loaded(text_batch).logits.text, model(text_batch).logits.text)
 
 
 def test_heads_of_the_alignment_are_not_saved(tmp_path: Path, build: Build, tokenizer_path: Path) -> None:
