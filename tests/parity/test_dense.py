@@ -25,8 +25,8 @@ from deeptalk.backbone import (
     sequence_balance_loss,
     split_experts,
 )
+from deeptalk.backbone.banks import made
 from deeptalk.backbone.dense import KeptExperts
-from deeptalk.backbone.stored import made
 from deeptalk.errors import CheckpointError, ConfigError
 
 IDS = torch.randint(0, 97, (3, 11), generator=torch.Generator().manual_seed(7))

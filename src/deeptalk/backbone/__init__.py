@@ -2,11 +2,18 @@
 
 from deeptalk.backbone.backbone import Backbone, BackboneOutput, MoeShape, open_backbone, open_outline
 from deeptalk.backbone.balance import sequence_balance_loss
-from deeptalk.backbone.banks import fuse_experts, fused_state_dict, load_fused_state_dict, split_experts
+from deeptalk.backbone.banks import (
+    Deferred,
+    fuse_experts,
+    fused_state_dict,
+    fused_tensors,
+    load_fused_state_dict,
+    split_experts,
+)
 from deeptalk.backbone.cache import copy_rows, new_cache, snapshot
 from deeptalk.backbone.dense import merged_tensors, open_pruned, prune_experts
 from deeptalk.backbone.router import RouterMask, RouterOutput
-from deeptalk.backbone.stored import Deferred, fused_tensors, open_stacked
+from deeptalk.backbone.stored import open_stacked
 
 __all__ = [
     "Backbone",

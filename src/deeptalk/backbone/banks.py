@@ -8,6 +8,9 @@ experts (`deeptalk.backbone.extra`) are a second bank beside the whole stock mod
 
 import copy
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +19,14 @@ from torch import nn
 from deeptalk.backbone.backbone import Backbone
 from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.shapes import Bool, Float, Int, Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Deferred:
+    """A tensor that is made only when it is written; ``shape`` is known before."""
+
+    shape: tuple[int, ...]
+    make: Callable[[], Tensor]
 
 
 class ExpertBanks(nn.Module):
@@ -152,18 +163,36 @@ def fused_state_dict(backbone: Backbone) -> dict[str, Tensor]:
     Extra experts and what routes to them come under names of their own.
 
     Raises:
-        CheckpointError: the backbone is pruned and lacks experts (`merged_state_dict` adds them).
+        CheckpointError: the backbone is pruned and lacks experts (`deeptalk.backbone.merged_tensors` adds
+            them).
+    """
+    return {name: made(tensor) for name, tensor in fused_tensors(backbone).items()}
+
+
+def fused_tensors(backbone: Backbone) -> dict[str, Tensor | Deferred]:
+    """What `fused_state_dict` gives, where tensors of two banks are joined only when they are asked for.
+
+    Raises:
+        CheckpointError: as `fused_state_dict`.
     """
     if backbone.kept is not None:
         raise CheckpointError("a pruned backbone lacks experts; merge it into the checkpoint it came from.")
-    state = dict(backbone.model.state_dict())
+    state: dict[str, Any] = dict(backbone.model.state_dict())
     for prefix, banks in _banks(backbone):
         first, second = (f"{prefix}.experts.{name}." for name in banks.names)
         for name in [name for name in state if name.startswith(first)]:
-            leaf, tensor = name.removeprefix(first), state.pop(name)
-            whole = tensor if banks.adds else banks.join(tensor, state.pop(second + leaf))
+            leaf, whole = name.removeprefix(first), state.pop(name)
+            if not banks.adds:
+                shape = (banks.is_second.numel(), *whole.shape[1:])
+                join = partial(banks.join, whole, state.pop(second + leaf))
+                whole = Deferred(shape=shape, make=join)
             state[f"{prefix}.experts.{leaf}"] = whole
     return state
+
+
+def made(tensor: Tensor | Deferred) -> Tensor:
+    """The tensor, made now if it wasn't."""
+    return tensor.make() if isinstance(tensor, Deferred) else tensor
 
 
 def load_fused_state_dict(backbone: Backbone, state: dict[str, Tensor]) -> None:

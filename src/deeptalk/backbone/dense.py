@@ -26,10 +26,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from deeptalk.backbone.backbone import Backbone, config_from_dict, model_options
-from deeptalk.backbone.banks import check_whole, select_experts
+from deeptalk.backbone.banks import Deferred, check_whole, select_experts
 from deeptalk.backbone.families import find_routers
 from deeptalk.backbone.few_tokens import FEW_TOKENS, is_swiglu
-from deeptalk.backbone.stored import Deferred, StoredTensors, hollow, put
+from deeptalk.backbone.stored import StoredTensors, hollow, put
 from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.shapes import Bool, Float, Int, Tensor
 

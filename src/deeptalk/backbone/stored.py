@@ -4,10 +4,8 @@ A module made in `hollow` takes no memory for its parameters. `fill` then gives 
 one, so that beside the model itself there is never more than one tensor.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +16,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from deeptalk.backbone.backbone import Backbone, config_from_dict, model_options
-from deeptalk.backbone.banks import ExpertBanks
 from deeptalk.backbone.few_tokens import FEW_TOKENS
 from deeptalk.errors import CheckpointError
 from deeptalk.shapes import Tensor
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Deferred:
-    """A tensor that is made only when it is written; ``shape`` is known before."""
-
-    shape: tuple[int, ...]
-    make: Callable[[], Tensor]
-
-
-def made(tensor: Tensor | Deferred) -> Tensor:
-    """The tensor, made now if it wasn't."""
-    return tensor.make() if isinstance(tensor, Deferred) else tensor
 
 
 class StoredTensors:
@@ -90,32 +74,6 @@ class StoredTensors:
                 raise CheckpointError(f"{path}: {name} holds numbers that are not finite floats.")
             # a copy in any case: what the library gives is a view of the file
             return tensor.to(dtype=dtype or tensor.dtype, copy=rows is None)
-
-
-def fused_tensors(backbone: Backbone) -> dict[str, Tensor | Deferred]:
-    """What `deeptalk.backbone.fused_state_dict` gives, with tensors of two banks joined only when asked for.
-
-    Raises:
-        CheckpointError: the backbone is pruned and lacks experts (`deeptalk.backbone.merged_tensors`).
-    """
-    if backbone.kept is not None:
-        raise CheckpointError("a pruned backbone lacks experts; merge it into the checkpoint it came from.")
-    state: dict[str, Tensor | Deferred] = dict(backbone.model.state_dict())
-    for prefix, banks in backbone.model.named_modules():
-        if not isinstance(banks, ExpertBanks):
-            continue
-        first, second = (banks.get_submodule(name).state_dict() for name in banks.names)
-        for leaf, tensor in first.items():
-            own, other = (f"{prefix}.{name}.{leaf}" for name in banks.names)
-            del state[own]
-            state[f"{prefix}.{leaf}"] = tensor
-            if not banks.adds:
-                del state[other]
-                shape = (banks.is_second.numel(), *tensor.shape[1:])
-                state[f"{prefix}.{leaf}"] = Deferred(
-                    shape=shape, make=partial(banks.join, tensor, second[leaf])
-                )
-    return state
 
 
 def hollow() -> AbstractContextManager[None]:

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from deeptalk.backbone import Deferred
+from deeptalk.backbone.banks import made
 from deeptalk.backbone.checkpoint import INDEX, WEIGHTS, refuse_tensors, shard_names
-from deeptalk.backbone.stored import made
 from deeptalk.errors import CheckpointError
 from deeptalk.shapes import Tensor
 

@@ -22,9 +22,8 @@ from tokenizers import Tokenizer
 
 from deeptalk.audio.log_mel import MelSpec
 from deeptalk.backbone.backbone import config_from_dict
-from deeptalk.backbone.banks import fused_state_dict
+from deeptalk.backbone.banks import fused_state_dict, made
 from deeptalk.backbone.checkpoint import INDEX
-from deeptalk.backbone.stored import made
 from deeptalk.errors import CheckpointError, ConfigError, DeepTalkError
 from deeptalk.model.adapter import AdapterConfig
 from deeptalk.model.config import DeepTalkConfig
