@@ -152,7 +152,7 @@ def open_recogniser(
         return JudgeRecogniser(Path(str(files("deeptalk"))) / "assets" / "evaluation")
     if whisper is None:
         raise ConfigError("the recogniser whisper needs --whisper DIR, the folder of its model.")
-    return WhisperRecogniser(whisper, language=language)
+    return WhisperRecogniser(whisper, language=language, device=loaded.model.device)
 
 
 def _tell_interruption(out: Path, *, is_json: bool) -> None:

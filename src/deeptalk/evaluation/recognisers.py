@@ -89,7 +89,9 @@ class WhisperRecogniser:
 
     name = "whisper"
 
-    def __init__(self, folder: Path, *, language: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, language: str | None = None, device: torch.device | str = "cpu"
+    ) -> None:
         """`ConfigError` where the folder holds no Whisper that `transformers` can open."""
         from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
@@ -107,7 +109,7 @@ class WhisperRecogniser:
         except Exception as error:  # the library's errors are of many kinds and many lines
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(f"{folder}: Whisper can't be opened ({reason}).") from error
-        self._processor, self._model = processor, model.eval()
+        self._processor, self._model = processor, model.eval().to(device)
         self._told = {} if language is None else {"language": language, "task": "transcribe"}
         weights_hash = _hash_of(folder / "config.json", *weights)
         self.hash = weights_hash if language is None else f"{weights_hash}-{language}"
