@@ -49,7 +49,9 @@ def load_codec(folder: str | Path) -> Codec:
         given = {"codec": "snac", "format_version": FORMAT_VERSION} | given
     kind, version = given.pop("codec", None), given.pop("format_version", None)
     if kind not in ("pocket", "snac", "sine"):
-        raise CheckpointError(f"{folder}/config.json: codec must be pocket, snac or sine, got {kind!r}.")
+        raise CheckpointError(
+            f"{folder}/config.json: codec must be pocket, snac or sine, got {kind!r}; give a codec's folder."
+        )
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{folder}/config.json: codec format {version!r} is not {FORMAT_VERSION}; save the codec again."
