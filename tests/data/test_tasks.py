@@ -130,6 +130,19 @@ def test_records_that_can_never_serve_are_told_before(context: TaskContext, reco
     assert usable(record, task, context) == reason
 
 
+def test_an_answer_of_a_voice_that_the_model_does_not_have_is_a_countable_reason(
+    context: TaskContext,
+) -> None:
+    record = dialogue("t", (QUESTIONS[0], "Yes."))
+    record["messages"][1] |= {"codes": [[1] * 7] * 3, "order": "breadth", "speaker": "slt"}  # type: ignore[index]
+    assert _make(record, "speech_to_speech", context).example.grid.shape[0] == 8
+    assert usable(record, "speech_to_speech", context) is usable(record, "text_to_speech", context) is None
+    record["messages"][1]["speaker"] = "nobody"  # type: ignore[index]
+    assert usable(record, "speech_to_text", context) is None
+    for task in ("speech_to_speech", "text_to_speech"):
+        assert usable(record, task, context) == "unknown speaker"
+
+
 def test_clips_longer_than_the_encoder_hears_are_a_countable_reason(context: TaskContext) -> None:
     record = dialogue("t", (QUESTIONS[0], ANSWERS[0]))
     frames = num_encoder_frames(_make(record, "speech_to_text", context).speech[0].shape[1])

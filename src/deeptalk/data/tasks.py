@@ -126,13 +126,13 @@ def plan_example(
 def usable(record: Mapping[str, Any], task: TaskName, context: TaskContext) -> str | None:
     """Why a record can never serve a task, or None; told once, before anything is drawn."""
     if task in ("speech_to_text", "speech_to_speech") and not _spoken_ends(record, task, context):
-        return (
-            "question without speech"
-            if task == "speech_to_text"
-            else "no spoken question with a spoken answer"
-        )
+        if task == "speech_to_text":
+            return "question without speech"
+        return _fault_of_voices(record, context) or "no spoken question with a spoken answer"
     if task == "text_to_speech" and not _answered(record, context):
-        return "answer without codes" if _is_told(record["messages"]) else "question without words"
+        if not _is_told(record["messages"]):
+            return "question without words"
+        return _fault_of_voices(record, context) or "answer without codes"
     if task in ("read_aloud", "recite") and not context.answers.speakers(record["text"]):
         return "answer without codes"
     return None
@@ -357,7 +357,19 @@ def _is_told(messages: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _has_codes(message: Mapping[str, Any], context: TaskContext) -> bool:
-    return "codes" in message or bool(context.answers.speakers(message["text"]))
+    if "codes" in message:
+        return _has_voice(message, context)
+    return bool(context.answers.speakers(message["text"]))
+
+
+def _has_voice(message: Mapping[str, Any], context: TaskContext) -> bool:
+    """Whether the model has the voice of an answer, or nobody says whose it is."""
+    return message.get("speaker") is None or message["speaker"] in context.layout.speakers
+
+
+def _fault_of_voices(record: Mapping[str, Any], context: TaskContext) -> str | None:
+    is_known = all(_has_voice(message, context) for message in record["messages"] if "codes" in message)
+    return None if is_known else "unknown speaker"
 
 
 def _pick(items: Sequence[Item], generator: np.random.Generator) -> Item:
