@@ -110,7 +110,7 @@ def read_whole_manifest(path: Path, *, kind: Kind) -> tuple[Record, ...]:
 
 def find_fault(record: Record, *, kind: Kind) -> str | None:
     """The reason why a record of this kind can't be used, or None; reasons are few and countable."""
-    if not isinstance(record.get("id"), str) or not record["id"]:
+    if not isinstance(record.get("id"), str) or not record["id"] or not _is_unicode(record["id"]):
         return "no id"
     if kind in ("recording", "sentence"):
         return _fault_of_text(record) or (_fault_of_audio(record) if kind == "recording" else None)
@@ -210,16 +210,27 @@ def _checked(record: Record, kind: Kind, path: Path) -> Record:
 
 def _fault_of_text(record: Record) -> str | None:
     text = record.get("text")
-    return None if isinstance(text, str) and text.strip() else "empty text"
+    if not isinstance(text, str) or not text.strip():
+        return "empty text"
+    return None if _is_unicode(text) else "text not Unicode"
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether no half of a character stands alone, as JSON lets one: no tokenizer and no file takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _fault_of_audio(record: Record) -> str | None:
     if not isinstance(record.get("audio"), str) or not record["audio"]:
         return "no audio"
     duration, offset = record.get("duration"), record.get("offset", 0.0)
-    if duration is not None and not (isinstance(duration, int | float) and duration > 0):
+    if duration is not None and not (_is_number(duration) and duration > 0):
         return "bad duration"
-    return None if isinstance(offset, int | float) and offset >= 0 else "bad offset"
+    return None if _is_number(offset) and offset >= 0 else "bad offset"
 
 
 def _fault_of_messages(messages: object, *, with_speech: bool) -> str | None:
@@ -243,6 +254,8 @@ def _fault_of_messages(messages: object, *, with_speech: bool) -> str | None:
 def _fault_of_preference(record: Record) -> str | None:
     if not isinstance(record.get("prompt"), str) or not record["prompt"].strip():
         return "empty prompt"
+    if not _is_unicode(record["prompt"]):
+        return "text not Unicode"
     if not isinstance(record.get("speaker") or "", str):
         return "unknown speaker"
     reason = _fault_of_text(record)
