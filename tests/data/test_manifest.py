@@ -60,6 +60,7 @@ def test_what_is_written_is_read_with_paths_beside_the_manifest(tmp_path: Path, 
         ("dialogue", _changed(1, codes=[[-1] * 7]), "code out of range"),
         ("dialogue", _changed(1, codes=[[0.5] * 7]), "codes not whole numbers"),
         ("dialogue", _changed(1, codes=[]), "no codes"),
+        ("dialogue", _changed(1, speaker=["M29"]), "unknown speaker"),
     ],
 )
 def test_bad_records_are_counted_by_reason_and_never_written(

@@ -244,6 +244,8 @@ def _fault_of_messages(messages: object, *, with_speech: bool) -> str | None:
         reason = None if is_untold else _fault_of_text(message)
         if reason is None and is_heard:
             reason = _fault_of_audio(message)
+        if reason is None and not isinstance(message.get("speaker") or "", str):
+            reason = "unknown speaker"
         if reason is None and with_speech and "codes" in message:
             reason = _fault_of_codes(message)
         if reason is not None:
