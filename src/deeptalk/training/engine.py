@@ -3,6 +3,7 @@
 The loop knows batches, losses and steps; an engine knows where weights, gradients and optimiser states are.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -137,14 +138,8 @@ class WholeEngine:
         """Clip, move the weights unless something is not finite anywhere, and forget the gradients."""
         set_lr(self._prepared, lr)
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.clip_norm))
-        is_taken = is_finite and bool(torch.tensor(grad_norm).isfinite())
-        if self.accelerator.num_processes > 1:
-            is_taken = not any_process(self.accelerator, not is_taken)
-        if is_taken:
-            with _drawing(chance) if isinstance(self.optimizer, Rounding) else nullcontext():
-                self._prepared.step()
-        self._prepared.zero_grad(set_to_none=True)
-        return Step(grad_norm=grad_norm, is_taken=is_taken)
+        with _drawing(chance) if isinstance(self.optimizer, Rounding) else nullcontext():
+            return take_step(self._prepared, self.accelerator, grad_norm=grad_norm, is_finite=is_finite)
 
     def states(self) -> Iterator[tuple[str, States]]:
         """What is known of every trainable parameter."""
@@ -173,6 +168,17 @@ def any_process(accelerator: Accelerator, flag: bool) -> bool:
     total = accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum")
     assert isinstance(total, Tensor)
     return bool(total)
+
+
+def take_step(
+    optimizer: torch.optim.Optimizer, accelerator: Accelerator, *, grad_norm: float, is_finite: bool
+) -> Step:
+    """Move the weights unless something is not finite in any process, and forget the gradients."""
+    is_taken = not any_process(accelerator, not (is_finite and math.isfinite(grad_norm)))
+    if is_taken:
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return Step(grad_norm=grad_norm, is_taken=is_taken)
 
 
 def states_of(

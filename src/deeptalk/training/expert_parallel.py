@@ -21,7 +21,7 @@ from deeptalk.backbone.divided import Division, divide_experts, unite_experts
 from deeptalk.errors import ConfigError
 from deeptalk.training.codec import CodecTraining
 from deeptalk.training.ctc import Ctc
-from deeptalk.training.engine import States, Step, any_process, put_states_into, states_of
+from deeptalk.training.engine import States, Step, put_states_into, states_of, take_step
 from deeptalk.training.launch import Groups
 from deeptalk.training.objective import Task
 from deeptalk.training.optim import AdamW, Muon, set_lr
@@ -83,13 +83,7 @@ class ExpertParallelEngine:
         """Share gradients, clip, move the weights unless something is not finite anywhere."""
         set_lr(self.optimizer, lr)
         self._share_gradients()
-        grad_norm = self._clip()
-        is_taken = is_finite and bool(torch.tensor(grad_norm).isfinite())
-        is_taken = not any_process(self.accelerator, not is_taken)
-        if is_taken:
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return Step(grad_norm=grad_norm, is_taken=is_taken)
+        return take_step(self.optimizer, self.accelerator, grad_norm=self._clip(), is_finite=is_finite)
 
     def states(self) -> Iterator[tuple[str, States]]:
         """What is known of every trainable parameter; experts are gathered one tensor at a time."""

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from deeptalk.backbone import Backbone
 from deeptalk.errors import ConfigError
-from deeptalk.training.engine import States, Step, any_process, moment, trainable
+from deeptalk.training.engine import States, Step, moment, take_step, trainable
 from deeptalk.training.objective import Task
 from deeptalk.training.optim import AdamW, set_lr
 from deeptalk.training.recipe import Recipe
@@ -70,13 +70,7 @@ class FsdpEngine:
         """Clip, move the weights unless something is not finite anywhere, and forget the gradients."""
         set_lr(self.optimizer, lr)
         norm = torch.nn.utils.clip_grad_norm_([p for _, p in trainable(self.task.model)], self.clip_norm)
-        grad_norm = float(_whole(norm))
-        is_taken = is_finite and bool(torch.tensor(grad_norm).isfinite())
-        is_taken = not any_process(self.accelerator, not is_taken)
-        if is_taken:
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return Step(grad_norm=grad_norm, is_taken=is_taken)
+        return take_step(self.optimizer, self.accelerator, grad_norm=float(_whole(norm)), is_finite=is_finite)
 
     def states(self) -> Iterator[tuple[str, States]]:
         """What is known of every trainable parameter, gathered one by one."""
