@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-
 from deeptalk.data.dataset import DialogueBatches, Source, load_source
 from deeptalk.data.library import AnswerLibrary, ClipLibrary, MelReader
 from deeptalk.data.packs import SAID_SUFFIX
@@ -37,6 +35,4 @@ def open_batches(
     loaded = [load_source(source, data, context) for source in sources]
     stream = DialogueBatches(loaded, context, batch_size=num_positions, seed=seed)
     while True:
-        with torch.autocast("cpu", enabled=False):  # whoever reads them may have it on
-            batch = next(stream)
-        yield batch.to(model.device)
+        yield next(stream).to(model.device)

@@ -12,6 +12,7 @@ import torch
 
 from deeptalk.backbone import Backbone
 from deeptalk.backbone.checkpoint import first_id
+from deeptalk.backbone.divided import expert_parameters
 from deeptalk.model import DeepTalk, DeepTalkConfig
 from deeptalk.model.encoder import EncoderConfig
 from deeptalk.recipes import PIPELINE, Recipe
@@ -79,7 +80,8 @@ def plan_memory(outline: Backbone) -> Iterator[StageMemory]:
     for recipe in (*PIPELINE, PREFERENCE):
         names = set(freeze_all_but(model, recipe.trains))
         sizes = {name: tensor.numel() for name, tensor in model.named_parameters()}
-        experts = {name for name in sizes if ".experts." in name}
+        routed = set(expert_parameters(model))
+        experts = {name for name, tensor in model.named_parameters() if tensor in routed}
         whole = StageMemory(
             stage=recipe.name,
             num_parameters=sum(sizes.values()),

@@ -66,6 +66,8 @@ def pairs(
     """
     from dataclasses import asdict
 
+    import torch
+
     from deeptalk.cli.opening import open_model, weights_dtype
     from deeptalk.cli.output import print_json
     from deeptalk.cli.progress import bars
@@ -76,7 +78,7 @@ def pairs(
     from deeptalk.training.interruption import Interruption
     from deeptalk.training.override import override
 
-    precision = "bf16" if str(weights_dtype(model)) == "torch.bfloat16" else "fp32"
+    precision = "bf16" if weights_dtype(model) == torch.bfloat16 else "fp32"
     chosen = override(PairSettings(precision=precision), *(settings or []))
     content = read_manifest(prompts, kind="sentence")
     by_text: dict[str, Record] = {}

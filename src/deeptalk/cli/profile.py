@@ -67,8 +67,7 @@ def profile(
         open_batches(opened, given, data=data, num_positions=positions, seed=seed) for given in sources
     ]
     is_rounded = opened.text_table.dtype == torch.bfloat16
-    with torch.autocast(opened.device.type, torch.bfloat16, enabled=is_rounded):
-        load = profile_load(opened, *(islice(stream, batches) for stream in streams))
+    load = profile_load(opened, *(islice(stream, batches) for stream in streams), mixed=is_rounded)
     note = {"model": model, "audio": audio, "text": text, "batches": batches, "seed": seed}
     note |= measured_on(opened, data=data, manifests=(s.manifest for given in sources for s in given))
     out.parent.mkdir(parents=True, exist_ok=True)

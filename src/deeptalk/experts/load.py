@@ -140,17 +140,22 @@ class ExpertLoad:
 
 
 def profile_load(
-    model: ProfiledModel, audio_batches: Iterable[DialogueBatch], text_batches: Iterable[DialogueBatch]
+    model: ProfiledModel,
+    audio_batches: Iterable[DialogueBatch],
+    text_batches: Iterable[DialogueBatch],
+    *,
+    mixed: bool = False,
 ) -> ExpertLoad:
     """Run both data sets through the model in evaluation mode, and count.
 
-    Batches stand on the model's device. Samples are numbered in order for the even and odd halves.
+    Batches stand on the model's device. Samples are numbered in order for the even and odd halves. ``mixed``
+    computes in mixed precision (bf16), as weights in bf16 need; batches are made outside of it.
     """
     was_training = model.training
     model.train(False)
     try:
         with torch.inference_mode():
-            sets = [_count_set(model, batches) for batches in (audio_batches, text_batches)]
+            sets = [_count_set(model, batches, mixed=mixed) for batches in (audio_batches, text_batches)]
     finally:
         model.train(was_training)
     count, mass, num_tokens = (torch.stack(tensors, dim=1) for tensors in zip(*sets, strict=True))
@@ -185,12 +190,13 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 
 def _count_set(
-    model: ProfiledModel, batches: Iterable[DialogueBatch]
+    model: ProfiledModel, batches: Iterable[DialogueBatch], *, mixed: bool
 ) -> tuple[Int[Tensor, "2 L 4 E"], Float[Tensor, "2 L 4 E"], Int[Tensor, "2 L 4"]]:
     """Counts, gate mass and tokens by half (even, odd), layer and kind."""
     total, num_samples = None, 0
     for batch in batches:
-        router = model(batch, collect=True).router
+        with torch.autocast(batch.kind.device.type, torch.bfloat16, enabled=mixed):
+            router = model(batch, collect=True).router
         if not router:
             raise ConfigError("the model gave no router decisions; profile a model with experts.")
         is_odd = (torch.arange(len(batch.kind), device=batch.kind.device) + num_samples) % 2

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -182,14 +182,13 @@ class DialogueStage:
         return read_partition(path).is_audio if self.recipe.partition and path.is_file() else None
 
     def _profile(self, *sets: Iterable[Batch]) -> ExpertLoad:
-        """The load; of a model whose weights are in bf16 in mixed precision, but for making the batches."""
+        """The load; of a model whose weights are in bf16 in mixed precision."""
         before = self.model.device
         device = self.device if holds_weights(self.device, self.model) else before
-        is_rounded = self.recipe.weights != "fp32"
         self.model.to(device)
+        placed = ((batch.to(device) for batch in batches) for batches in sets)
         try:
-            with torch.autocast(device.type, torch.bfloat16, enabled=is_rounded):
-                return profile_load(self.model, *(_made_in_fp32(batches, device) for batches in sets))
+            return profile_load(self.model, *placed, mixed=self.recipe.weights != "fp32")
         finally:
             self.model.to(before)
 
@@ -276,16 +275,6 @@ class DialogueStage:
         )
         objective = cast(Supervised, self.recipe.objective)
         return replace(objective, router_mask=router_mask(partition, routing))
-
-
-def _made_in_fp32(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    source = iter(batches)
-    while True:
-        with torch.autocast("cpu", enabled=False):
-            batch = next(source, None)
-        if batch is None:
-            return
-        yield batch.to(device)
 
 
 def save_speaking(
