@@ -23,3 +23,14 @@ class AudioError(DeepTalkError):
 
 class ProtocolError(DeepTalkError):
     """A message breaks the protocol it claims to speak."""
+
+
+def reason(error: Exception) -> str:
+    """Why something could not be read, in a few words and without what was read."""
+    if isinstance(error, OSError):
+        return (error.strerror or type(error).__name__).lower()
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text"
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]

@@ -3,6 +3,8 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deeptalk.audio import check_waveform, decode_waveform, load_waveform, resample, save_waveform
+from deeptalk.audio import (
+    check_waveform,
+    decode_waveform,
+    load_waveform,
+    resample,
+    save_waveform,
+    sound_format,
+)
 from deeptalk.errors import AudioError
 
 
@@ -145,3 +154,22 @@ def test_resampling_keeps_the_duration(length, rate):
 def test_the_room_does_not_import_transformers():
     code = "import sys, deeptalk.audio; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "samples", [np.zeros(8_000, np.float32), torch.ones(8_000, dtype=torch.int16), [0.0]]
+)
+def test_what_is_no_float_tensor_is_refused(samples: Any) -> None:
+    with pytest.raises(AudioError, match="samples are a float tensor from -1 to 1, got "):
+        check_waveform(samples, name="here")
+
+
+def test_a_file_to_be_written_is_checked_by_its_name(tmp_path: Path) -> None:
+    assert sound_format(tmp_path / "a.FLAC") == "FLAC"
+    for name, told in (
+        ("a.xyz", "'.xyz' files"),
+        ("a", "a file without a suffix"),
+        (".", "this is a folder"),
+    ):
+        with pytest.raises(AudioError, match=told):
+            sound_format(tmp_path / name)

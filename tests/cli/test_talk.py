@@ -1,6 +1,8 @@
 """Questions in, answers out, from the command line, with a random model."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,3 +198,27 @@ def test_say_writes_the_file_it_names(model_folder, tmp_path):
     assert "said.wav" in run(*given).stdout
     wrong = ("say", "hello", "--out", tmp_path / "said.txt", "--model", model_folder)
     assert "'.txt'" in run(*wrong, code=2).stderr
+
+
+@pytest.mark.parametrize("verb", ["talk", "say"])
+def test_a_seed_that_no_generator_takes_is_refused(verb: str):
+    given = ("say", "hello", "--out", "said.wav") if verb == "say" else ("talk", "--text", "hello")
+    assert "--seed" in run(*given, "--seed", 10**20, code=2).stderr
+
+
+def test_say_refuses_a_file_that_it_cannot_write_before_the_work(tmp_path: Path):
+    result = run("say", "hello", "--out", tmp_path, "--model", "no model at all", code=2)
+    (line,) = result.stderr.splitlines()
+    assert "this is a folder" in line
+
+
+def test_a_full_disk_is_one_line(model_folder: Path, tmp_path: Path):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    command = [sys.executable, "-m", "deeptalk", "say", "hello", "--out", str(tmp_path / "said.wav")]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [*command, "--model", str(model_folder), "--json"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == ["There is no space left where the output goes."]

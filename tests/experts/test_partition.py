@@ -172,3 +172,11 @@ def test_damaged_files_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "partition.json").write_text(text)
     with pytest.raises(DataError, match="holds no partition"):
         read_partition(tmp_path / "partition.json")
+
+
+def test_what_was_read_does_not_stand_in_the_error(tmp_path: Path) -> None:
+    (tmp_path / "sound.wav").write_bytes(b"RIFF" + bytes(range(128, 256)) * 1_000)
+    with pytest.raises(DataError, match=r"holds no partition \(it is not text\)"):
+        read_partition(tmp_path / "sound.wav")
+    with pytest.raises(DataError, match=r"holds no partition \(no such file or directory\)"):
+        read_partition(tmp_path / "nothing.json")

@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -50,9 +51,7 @@ def decode_waveform(data: bytes, *, name: str, sample_rate: int = 16_000) -> Flo
 def save_waveform(path: str | Path, samples: Float[Tensor, "S"], *, sample_rate: int) -> None:
     """Write samples as a 16-bit file of the kind its suffix names; the file appears whole or not at all."""
     path = Path(path)
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise AudioError(f"{path}: can't write '{path.suffix}' files; use one of {', '.join(FORMATS)}.")
+    kind = sound_format(path)
     data = samples.detach().cpu().float().clamp(-1.0, 1.0).numpy()
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -63,6 +62,17 @@ def save_waveform(path: str | Path, samples: Float[Tensor, "S"], *, sample_rate:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise AudioError(f"{path}: can't be written ({_reason(error)}).") from error
+
+
+def sound_format(path: Path) -> str:
+    """The format of a file to be written, by its suffix; AudioError for what can't be written."""
+    if path.is_dir():
+        raise AudioError(f"{path}: this is a folder; name a file, as {path / 'answer.wav'}.")
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        given = f"'{path.suffix}' files" if path.suffix else "a file without a suffix"
+        raise AudioError(f"{path}: can't write {given}; use one of {', '.join(FORMATS)}.")
+    return kind
 
 
 def resample(samples: Float[Tensor, "S"], *, source_rate: int, target_rate: int) -> Float[Tensor, "S2"]:
@@ -79,9 +89,17 @@ def to_mono(channels: Float[Tensor, "S C"]) -> Float[Tensor, "S"]:
     return channels[:, 0] if len(mono) and _is_silent(mono) else mono
 
 
+def check_samples(samples: Any, *, name: str) -> None:
+    """Raise AudioError for what is no float tensor: an array of another library, or of whole numbers."""
+    if not isinstance(samples, Tensor) or not samples.is_floating_point():
+        given = f"a tensor of {samples.dtype}" if isinstance(samples, Tensor) else type(samples).__name__
+        raise AudioError(f"{name}: samples are a float tensor from -1 to 1, got {given}.")
+
+
 def check_waveform(samples: Float[Tensor, "S"], *, name: str, sample_rate: int = 16_000) -> None:
     """Raise AudioError when samples hold nothing to answer: none, NaN, silence, too short or too long."""
     shortest, longest = DURATIONS_SECONDS
+    check_samples(samples, name=name)
     seconds = len(samples) / sample_rate
     if len(samples) == 0:
         raise AudioError(f"{name}: the recording holds no samples.")

@@ -1,5 +1,6 @@
 """The verbs of ``deeptalk`` and what becomes of their errors."""
 
+import errno
 import sys
 from typing import Annotated, Any
 
@@ -41,6 +42,11 @@ class Verbs(TyperGroup):
             return super().invoke(ctx)
         except DeepTalkError as error:
             print(error, file=sys.stderr)
+            raise typer.Exit(MISTAKE) from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            print("There is no space left where the output goes.", file=sys.stderr)
             raise typer.Exit(MISTAKE) from error
 
 

@@ -40,6 +40,8 @@ Seed = Annotated[
         "--seed",
         metavar="N",
         help="The same seed draws the same codes; without --temperature nothing is drawn.",
+        min=0,
+        max=2**63 - 1,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line instead of text for people.")]

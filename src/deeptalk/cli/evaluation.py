@@ -18,7 +18,7 @@ from deeptalk.cli.output import finite
 from deeptalk.cli.progress import bars
 from deeptalk.data.domain.refusals import REFUSAL
 from deeptalk.decoding import LoadedModel
-from deeptalk.errors import ConfigError, DataError
+from deeptalk.errors import ConfigError, DataError, reason
 from deeptalk.evaluation.benchmarks.intervals import Ratios, paired_bootstrap
 from deeptalk.evaluation.benchmarks.machine import device_name, git_hash
 from deeptalk.evaluation.benchmarks.records import claimed, split_of
@@ -156,7 +156,7 @@ def read_backbone_figure(path: Path) -> dict[str, Any] | None:
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path}: no figure of a text backbone ({error!r}); measure it anew with --backbone DIR."
+            f"{path}: no figure of a text backbone ({reason(error)}); measure it anew with --backbone DIR."
         ) from error
 
 

@@ -23,9 +23,11 @@ def say(
     """Read TEXT aloud into a sound file."""
     if not text.strip():
         raise typer.BadParameter("TEXT is empty: there is nothing to read.")
+    from deeptalk.audio import sound_format
     from deeptalk.cli.opening import drawing, open_model
     from deeptalk.cli.spoken import speak, tell
 
+    sound_format(out)  # refused before the work
     options = drawing(temperature=temperature, top_k=top_k)
     reader = open_model(model).conversation(voice=voice, seed=seed, options=options)
     audio = speak(reader.read_aloud(text), path=out, sample_rate=reader.sample_rate, is_json=json)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeptalk.cli.generate import Form, Work, asks_of, spoken_asks
-from deeptalk.errors import DataError, DeepTalkError
+from deeptalk.errors import DataError, DeepTalkError, reason
 
 if TYPE_CHECKING:
     from deeptalk.decoding import LoadedModel
@@ -257,7 +257,7 @@ def fill_latency(given: Given, loaded: "LoadedModel", filled: Filled) -> None:
                 split = figures["engine"]
             except (OSError, ValueError, LookupError, TypeError) as error:
                 raise DataError(
-                    f"{given.latency}: not what `eval latency --out` writes ({error!r})."
+                    f"{given.latency}: not what `eval latency --out` writes ({reason(error)})."
                 ) from error
             if of != model_hash(loaded.model):
                 raise DataError(f"{given.latency}: of another model than --model; measure it anew.")

@@ -6,7 +6,7 @@ block behind the speaker; with the other modes samples wait for the end.
 
 import torch
 
-from deeptalk.audio import LogMelStream, log_mel
+from deeptalk.audio import LogMelStream, check_samples, log_mel
 from deeptalk.decoding.engine import DecodingEngine
 from deeptalk.decoding.state import History
 from deeptalk.errors import AudioError, ConfigError
@@ -30,6 +30,7 @@ class SpeechFrames:
     @torch.inference_mode()
     def push(self, samples: Float[Tensor, "S"]) -> Float[Tensor, "U D"]:
         """Take further samples at the spectrogram's rate."""
+        check_samples(samples, name="listen")
         if samples.ndim != 1 or not bool(samples.isfinite().all()):
             raise AudioError("Samples must be one row of finite numbers.")
         if self._streams is None:

@@ -13,7 +13,7 @@ from typing import Any
 from deeptalk.data.manifest import Record, write_lines, write_manifest
 from deeptalk.data.preference import Pair, PairAnswer, collate_pairs, encode_pair
 from deeptalk.decoding import DecodingOptions, Generated, Limits, LoadedModel, Sampling
-from deeptalk.errors import ConfigError, DataError
+from deeptalk.errors import ConfigError, DataError, reason
 from deeptalk.evaluation.answers import Answered
 from deeptalk.evaluation.pairs import (
     INSTRUCTIONS,
@@ -258,7 +258,7 @@ def read_report(out: Path, *, made_from: Mapping[str, Any] | None = None) -> Pai
         found = values.pop("made_from")
         report = PairReport(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: no report on pairs ({error!r}).") from error
+        raise DataError(f"{path}: no report on pairs ({reason(error)}).") from error
     if made_from is not None and found != made_from:
         raise DataError(_other(out))
     return report

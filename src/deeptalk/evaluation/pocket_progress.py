@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from deeptalk.errors import DataError
+from deeptalk.errors import DataError, reason
 from deeptalk.evaluation.benchmarks.records import append_line, read_appended
 from deeptalk.evaluation.pocket import Part, PocketReport
 
@@ -29,7 +29,9 @@ class PocketProgress:
                 )
             self.done = {row["part"]: PocketReport.from_dict(row) for row in rows[1:]}
         except (LookupError, TypeError) as error:
-            raise DataError(f"{path}: not the progress of an evaluation ({error!r}); remove it.") from error
+            raise DataError(
+                f"{path}: not the progress of an evaluation ({reason(error)}); remove it."
+            ) from error
         if not rows:
             append_line(path, {"about": dict(about)})
 

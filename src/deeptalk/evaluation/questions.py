@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from deeptalk.audio import resample
-from deeptalk.errors import DataError
+from deeptalk.errors import DataError, reason
 from deeptalk.shapes import Float, Tensor
 
 FIVE_CATEGORIES = ("facts", "reasoning", "arithmetic", "strings", "smalltalk")
@@ -70,7 +70,7 @@ class EvalSet:
             lines = (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()
             self.items = tuple(EvalItem.of(json.loads(line)) for line in lines if line.strip())
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{folder}: no readable questions.jsonl ({error!r}).") from error
+            raise DataError(f"{folder}: no readable questions.jsonl ({reason(error)}).") from error
 
     @cached_property
     def _recording(self) -> tuple[Float[Tensor, "S"], int]:

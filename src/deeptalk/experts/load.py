@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, Self, get_args
 import torch
 
 from deeptalk.backbone import RouterOutput
-from deeptalk.errors import ConfigError, DataError
+from deeptalk.errors import ConfigError, DataError, reason
 from deeptalk.files import write_text
 from deeptalk.shapes import Bool, Float, Int, Tensor
 from deeptalk.streams.modality import Kind
@@ -136,7 +136,7 @@ class ExpertLoad:
                 even=None if figures["even"] is None else cls.from_dict(figures["even"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"the load is damaged: {error!r}. Profile again.") from error
+            raise DataError(f"the load is damaged: {reason(error)}. Profile again.") from error
 
 
 def profile_load(
@@ -176,7 +176,7 @@ def read_load(path: Path) -> ExpertLoad:
         figures = saved["load"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} holds no expert load ({error!r}); make it with `deeptalk profile`."
+            f"{path} holds no expert load ({reason(error)}); make it with `deeptalk profile`."
         ) from error
     if saved.get("format_version") != 1:
         raise DataError(f"{path} has format {saved.get('format_version')}; this version reads format 1.")

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import torch
 
-from deeptalk.errors import ConfigError, DataError
+from deeptalk.errors import ConfigError, DataError, reason
 from deeptalk.experts.load import ExpertLoad, Normalisation, Positions
 from deeptalk.files import write_text
 from deeptalk.shapes import Bool, Float, Tensor
@@ -238,7 +238,7 @@ def read_partition(path: Path) -> ExpertPartition:
         partition = ExpertPartition(is_audio=table, experts_per_token=saved["experts_per_token"])
     except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
         raise DataError(
-            f"{path} holds no partition ({error!r}); make it with `deeptalk partition`."
+            f"{path} holds no partition ({reason(error)}); make it with `deeptalk partition`."
         ) from error
     if saved.get("format_version") != 1:
         raise DataError(f"{path} has format {saved.get('format_version')}; this version reads format 1.")

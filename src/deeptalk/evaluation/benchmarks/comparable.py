@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deeptalk.errors import DataError
+from deeptalk.errors import DataError, reason
 from deeptalk.evaluation.benchmarks.error_rates import count_errors
 from deeptalk.evaluation.benchmarks.intervals import bootstrap_interval
 from deeptalk.evaluation.benchmarks.pocket_results import TRANSCRIPTION_ROW, read_results
@@ -31,7 +31,9 @@ def read_comparable(path: Path) -> BenchmarkReport:
         if kind is None and "median_bounds" in values:
             return _of_pocket(path, values)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: no report, as `deeptalk eval ... --out` writes ({error!r}).") from error
+        raise DataError(
+            f"{path}: no report, as `deeptalk eval ... --out` writes ({reason(error)})."
+        ) from error
     return read_report(path)
 
 

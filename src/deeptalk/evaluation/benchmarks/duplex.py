@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from deeptalk.errors import ConfigError, DataError
+from deeptalk.errors import ConfigError, DataError, reason
 from deeptalk.evaluation.benchmarks.intervals import Ratios, bootstrap_interval
 from deeptalk.evaluation.metrics import Score, share_score
 from deeptalk.files import digest_of, write_text
@@ -237,4 +237,4 @@ def _user_end(folder: Path, task: Task) -> float | None:
     try:
         return float(json.loads(path.read_text(encoding="utf-8"))[0]["timestamp"][task.place])
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{path}: it does not tell where the user's turn ends ({error!r}).") from error
+        raise DataError(f"{path}: it does not tell where the user's turn ends ({reason(error)}).") from error

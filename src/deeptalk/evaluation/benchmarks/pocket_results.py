@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deeptalk.errors import DataError
+from deeptalk.errors import DataError, reason
 from deeptalk.evaluation.metrics import Score
 from deeptalk.evaluation.normalize import plain
 from deeptalk.evaluation.pocket import ItemResult
@@ -61,7 +61,9 @@ def read_results(path: Path) -> PocketResults:
             median_bounds=str(values.get("median_bounds", "range")),
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: no results, as `deeptalk eval pocket --out` writes ({error!r}).") from error
+        raise DataError(
+            f"{path}: no results, as `deeptalk eval pocket --out` writes ({reason(error)})."
+        ) from error
 
 
 def place_items(results: PocketResults, questions: EvalSet) -> tuple[PlacedItem, ...]:

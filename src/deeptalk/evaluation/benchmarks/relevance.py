@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from deeptalk.errors import DataError
+from deeptalk.errors import DataError, reason
 from deeptalk.evaluation.benchmarks.duplex import OUTPUT, sample_folders
 from deeptalk.evaluation.benchmarks.intervals import bootstrap_interval
 from deeptalk.evaluation.benchmarks.llm_judge import LlmJudge
@@ -66,7 +66,7 @@ def read_interrupted(folder: Path) -> tuple[Interrupted, ...]:
             context, interrupt = str(told["context"]), str(told["interrupt"])
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise DataError(
-                f"{path / INTERRUPT}: no context and interruption to rate ({error!r})."
+                f"{path / INTERRUPT}: no context and interruption to rate ({reason(error)})."
             ) from error
         found.append(Interrupted(id=path.name, context=context, interrupt=interrupt, reply=_reply(path)))
     return tuple(found)

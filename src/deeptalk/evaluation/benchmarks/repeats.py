@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deeptalk.errors import DataError
+from deeptalk.errors import DataError, reason
 from deeptalk.evaluation.benchmarks.records import claimed
 
 LEAST = 3
@@ -53,7 +53,7 @@ def read_repeat(path: Path) -> Repeat:
         drawn, seed, told = (None, 0, {}) if run is None else (run["decoding"], run["seed"], claimed(run))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path}: no report of a run, as `deeptalk eval score-... --out` writes ({error!r})."
+            f"{path}: no report of a run, as `deeptalk eval score-... --out` writes ({reason(error)})."
         ) from error
     if not isinstance(drawn, dict):
         raise DataError(f"{path}: nothing was drawn in this run, so that all of its repeats are the same.")

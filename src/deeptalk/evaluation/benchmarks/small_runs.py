@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from deeptalk.errors import DataError
+from deeptalk.errors import DataError, reason
 from deeptalk.evaluation.metrics import Score, share_score
 
 START, SHIPPED, SHIPPED_BACKBONE, CASCADE = "start", "shipped", "shipped-backbone", "cascade"
@@ -129,7 +129,7 @@ def read_shipped(assets: Path, report: Path | None) -> dict[str, tuple[Run, ...]
         return {stage.name: (_measured_run(stage, about),) for stage in (whole, backbone)}
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
-            f"{assets}: the shipped model's figures can't be read ({error!r}); measure it with "
+            f"{assets}: the shipped model's figures can't be read ({reason(error)}); measure it with "
             "`deeptalk eval pocket --out`."
         ) from error
 
@@ -187,7 +187,9 @@ def read_rows(path: Path) -> dict[str, tuple[Run, ...]]:
         if floor:
             found[FLOOR] = (_measured_run(StageRun(name=FLOOR, recipe_hash="", scores=floor), {}),)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{path}: no rows of table 1 ({error!r}); move it away to measure anew.") from error
+        raise DataError(
+            f"{path}: no rows of table 1 ({reason(error)}); move it away to measure anew."
+        ) from error
     return found
 
 
@@ -222,7 +224,7 @@ def read_latency(path: Path, *, model: str) -> tuple[Run, ...]:
             )
         }
     except (LookupError, TypeError) as error:
-        raise DataError(f"{path}: no figures of `deeptalk eval latency --out` ({error!r}).") from error
+        raise DataError(f"{path}: no figures of `deeptalk eval latency --out` ({reason(error)}).") from error
     stage = StageRun(name=LATENCY, recipe_hash=f"model {model}", scores=scores)
     return (_measured_run(stage, values["about"]),)
 
@@ -249,7 +251,9 @@ def _run(path: Path, name: str, seed: int, recipes: Sequence[Any]) -> Run:
             stale=tuple(one["recipe"] for one in kept[len(current) :]),
         )
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{path}: no results of a run ({error!r}); move it away to run it anew.") from error
+        raise DataError(
+            f"{path}: no results of a run ({reason(error)}); move it away to run it anew."
+        ) from error
 
 
 def _is_current(stage: Mapping[str, Any], recipe: Any) -> bool:

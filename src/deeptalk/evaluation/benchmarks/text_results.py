@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deeptalk.errors import DataError
+from deeptalk.errors import DataError, reason
 from deeptalk.evaluation.benchmarks.retention import items_score
 from deeptalk.evaluation.metrics import Score
 
@@ -56,7 +56,7 @@ def read_text_results(path: Path, *, model: str) -> TextResults:
         tasks = {task["task"]: task["items"] for task in values["tasks"]}
         parts = {side: {t: [float(s) for s in items[side]] for t, items in tasks.items()} for side in _SIDES}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not what `deeptalk eval text --out` writes ({error!r}).") from error
+        raise DataError(f"{path}: not what `deeptalk eval text --out` writes ({reason(error)}).") from error
     if of != model:
         raise DataError(f"{path}: the results are of another model than --model; run `eval text` anew.")
     found: dict[str, dict[str, Score]] = {side: {} for side in _SIDES}
