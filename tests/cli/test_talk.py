@@ -11,12 +11,14 @@ import soundfile
 import torch
 from typer.testing import CliRunner
 
+from deeptalk.audio import load_waveform, save_waveform
 from deeptalk.cli import app
 from deeptalk.cli.spoken import speak
 from deeptalk.decoding import Conversation, Spoken
 
 pytestmark = pytest.mark.usefixtures("short_answers")
 
+EXAMPLES = ("1-so-which-continent-is-france-in", "2-hey-whats-five-plus-thirty-four")
 KEYS = ["input", "text", "audio", "num_frames", "time_to_first_audio_ms", "real_time_factor", "finish_reason"]
 
 
@@ -222,3 +224,29 @@ def test_a_full_disk_is_one_line(model_folder: Path, tmp_path: Path):
         )
     assert result.returncode == 2
     assert result.stderr.splitlines() == ["There is no space left where the output goes."]
+
+
+@pytest.mark.weights
+def test_the_built_in_model_writes_down_one_sentence_after_the_other(tmp_path: Path):
+    """It learnt from single sentences: of more at a time it understands nothing."""
+    folder = Path(__file__).parents[2] / "examples" / "questions"
+    questions = [load_waveform(folder / f"{name}.wav") for name in EXAMPLES]
+    pause = torch.zeros(16_000)
+    save_waveform(
+        tmp_path / "long.wav",
+        torch.cat([torch.zeros(80_000), questions[0], pause, questions[1]]),
+        sample_rate=16_000,
+    )
+    heard = run("transcribe", tmp_path / "long.wav").stdout.strip()
+    assert heard == "So, which continent Hey, what's"  # four tokens each, by the fixture
+
+
+@pytest.mark.parametrize(("longest", "parts"), [((), 1), (("--longest", 2), 6)])
+def test_a_file_is_split_where_it_is_longer_than_asked(longest, parts, model_folder, tone, monkeypatch):
+    heard = []
+    monkeypatch.setattr(Conversation, "transcribe", lambda _, part: heard.append(len(part)) or "said")
+    monkeypatch.setattr("deeptalk.cli.opening.longest_clip_seconds", lambda _: 30.0)
+    result = run("transcribe", tone("long.wav", seconds=7.0), *longest, "--model", model_folder)
+    assert len(heard) == len(result.stdout.split()) == parts
+    assert sum(heard) == 7 * 16_000
+    assert "--longest" in run("transcribe", "long.wav", "--longest", "nan", code=2).stderr
