@@ -250,3 +250,14 @@ def test_a_file_is_split_where_it_is_longer_than_asked(longest, parts, model_fol
     assert len(heard) == len(result.stdout.split()) == parts
     assert sum(heard) == 7 * 16_000
     assert "--longest" in run("transcribe", "long.wav", "--longest", "nan", code=2).stderr
+
+
+def test_talk_refuses_a_file_for_its_folder_before_the_work(tone):
+    (line,) = run("talk", tone(), "--out", tone("other.wav"), "--model", "none", code=2).stderr.splitlines()
+    assert "answers go to a folder" in line
+
+
+@pytest.mark.parametrize("given", [("talk", "--text", "hello"), ("say", "hello", "--out", "said.wav")])
+def test_a_choice_without_a_temperature_is_refused(given):
+    (line,) = run(*given, "--top-k", 5, code=2).stderr.splitlines()
+    assert line == "--top-k 5 says from how many codes --temperature draws: give both."

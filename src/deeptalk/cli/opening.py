@@ -5,6 +5,7 @@ import os
 import torch
 
 from deeptalk.decoding import DecodingOptions, LoadedModel, Sampling, load
+from deeptalk.errors import ConfigError
 from deeptalk.model import DeepTalk
 from deeptalk.model.encoder import MEL_FRAMES_PER_FRAME
 from deeptalk.model.folder import read_config
@@ -31,7 +32,10 @@ def weights_dtype(name: str) -> torch.dtype:
 
 def drawing(*, temperature: float, top_k: int) -> DecodingOptions:
     """Codes drawn at a temperature, text greedy; ConfigError for what can't be drawn with."""
-    return DecodingOptions(codec=Sampling(temperature=temperature, top_k=top_k))
+    options = DecodingOptions(codec=Sampling(temperature=temperature, top_k=top_k))
+    if top_k and not temperature:
+        raise ConfigError(f"--top-k {top_k} says from how many codes --temperature draws: give both.")
+    return options
 
 
 def longest_clip_seconds(model: DeepTalk) -> float:

@@ -94,6 +94,8 @@ def talk(
     from deeptalk.cli.sound import open_speaker
 
     options = drawing(temperature=temperature, top_k=top_k)
+    if out.exists() and not out.is_dir():
+        raise AudioError(f"{out}: answers go to a folder, and this is a file.")
     dialogues = Dialogues(model, voice=voice, seed=seed, options=options, is_one=conversation or mic)
     has_failed, taken = False, set[Path]()
     with open_speaker() if play else nullcontext() as speaker:
