@@ -12,7 +12,6 @@ from deeptalk.errors import AudioError
 if TYPE_CHECKING:
     from deeptalk.shapes import Float, Tensor
 
-SAMPLE_RATE = 16_000
 LONGEST_SECONDS = 30.0
 POCKET, POCKET_CLIP_SECONDS, POCKET_PART_SECONDS = "pocket", 6.0, 4.0
 """The built-in model learnt from single sentences, 99 % of them under 6 s: it gets no more at a time."""
@@ -57,8 +56,8 @@ def transcribe(
             continue
         opened = opened or open_model(model)
         listener = opened.conversation()
-        most = longest or LONGEST_SECONDS
-        if longest is None and model == POCKET and len(samples) > POCKET_CLIP_SECONDS * SAMPLE_RATE:
+        seconds, most = len(samples) / opened.model.mel.sample_rate, longest or LONGEST_SECONDS
+        if longest is None and model == POCKET and seconds > POCKET_CLIP_SECONDS:
             most = POCKET_PART_SECONDS
         most = min(most, longest_clip_seconds(opened.model))
         said = [listener.transcribe(part) for part in _audible_parts(samples, longest_seconds=most)]
