@@ -185,7 +185,7 @@ def test_a_stage_that_cannot_open_deletes_nothing(root: Path, data: Path, tmp_pa
     (half := tmp_path / "half").mkdir()
     shutil.copyfile(data / "tokenizer.json", half / "tokenizer.json")
     cases = (
-        (recipe, tmp_path / "nothing", "tokenizer"),
+        (recipe, tmp_path / "nothing", "no such tokenizer; make the data first"),
         (recipe, half, "no such manifest"),
         (override(recipe, "trains=nothing"), data, "matches no parameter"),
     )

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from deeptalk.errors import CheckpointError
+from deeptalk.errors import CheckpointError, DataError
+from deeptalk.model.folder import TOKENIZER
 from deeptalk.training.checkpoint import put_back
 from deeptalk.training.objective import Objective
 
@@ -33,6 +34,14 @@ class Places:
         if not folder.is_dir():
             raise CheckpointError(f"{folder} is missing; train the recipe {recipe!r} first.")
         return folder
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer of the data; `DataError` where it is missing."""
+        path = self.data / TOKENIZER
+        if not path.is_file():
+            raise DataError(f"{path}: no such tokenizer; make the data first (`deeptalk prepare --help`).")
+        return path
 
 
 class Progress(Protocol):

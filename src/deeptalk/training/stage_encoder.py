@@ -39,7 +39,7 @@ class EncoderStage:
                 f"recipe {recipe.name!r} needs an EncoderPart as its model and Ctc as its objective."
             )
         self.recipe, self.places, self.part, self.objective = recipe, places, part, objective
-        tokenizer = TextTokenizer(places.data / TOKENIZER)
+        tokenizer = TextTokenizer(places.tokenizer)
         self.transcripts = Transcripts(places.data, tokenizer)
         earlier = [places.need(name) for name in recipe.starts_from]
         self.model = EncoderForCtc(
@@ -70,7 +70,7 @@ class EncoderStage:
         save_encoder(self.model.encoder, folder, provenance=provenance)
         heads = {k: v for k, v in self.model.state_dict().items() if not k.startswith("encoder.")}
         safetensors.torch.save_file(heads, folder / HEADS)
-        shutil.copyfile(self.places.data / TOKENIZER, folder / TOKENIZER)
+        shutil.copyfile(self.places.tokenizer, folder / TOKENIZER)
 
     def _stream(
         self,

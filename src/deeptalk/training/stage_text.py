@@ -31,7 +31,7 @@ class TextStage:
         if not isinstance(part, TextPart):
             raise ConfigError(f"recipe {recipe.name!r} needs a TextPart as its model.")
         self.recipe, self.places, self.part = recipe, places, part
-        self.tokenizer_path = places.data / TOKENIZER
+        self.tokenizer_path = places.tokenizer
         self.tokenizer = TextTokenizer(self.tokenizer_path)
         if self.tokenizer.vocab_size > part.layout.vocab_size:
             raise ConfigError(
