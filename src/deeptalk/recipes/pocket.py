@@ -66,18 +66,20 @@ POCKET_TEXT = Recipe(
     model=TextPart(backbone=POCKET_BACKBONE, layout=POCKET_LAYOUT),
     trains=("*",),
     mixture=(
-        Source(manifest="text_train", task="text_to_text", weight=0.92),
+        Source(manifest="text_train", task="text_to_text", weight=0.68),
+        Source(manifest="text_more", task="text_to_text", weight=0.24),
         Source(manifest="reading_train", task="repeat", weight=0.08),
     ),
     evaluation=(Source(manifest="text_eval", task="text_to_text"),),
     objective=TextLm(balance_weight=0.003),
-    optim=AdamW(lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05),
+    optim=Muon(lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05, matrices=("*layers.*", "!*.gate.weight")),
     schedule=Cosine(warmup_fraction=0.03, final_fraction=0.02),
     batch_size=2_048,
-    num_steps=12_000,
+    num_steps=4_800,
     max_positions=256,
     average=0.998,
     eval_every=1_000,
+    save_every=200,
     seed=42,
 )
 
@@ -219,48 +221,25 @@ POCKET_ENCODER_FAR = replace(
     seed=62,
 )
 
-POCKET_CODEC = Recipe(
-    name="pocket-codec",
-    paper="section 3.1: stands for the pretrained codec, with SNAC's clock and shape",
-    model=CodecPart(codec=PocketCodecConfig()),
-    trains=("*",),
-    mixture=(
-        Source(manifest="aloud", task="sound", weight=0.5),
-        Source(manifest="answers", task="sound", weight=0.5),
-    ),
-    objective=CodecTraining(),
-    optim=AdamW(lr=2e-3, betas=(0.9, 0.99)),
-    schedule=Cosine(warmup_fraction=0.04, final_fraction=0.05),
-    batch_size=8 * 16 * 2_048,
-    num_steps=2_600,
-    max_positions=16,
-    seed=44,
-)
-
-POCKET_CODEC_MORE = replace(
-    POCKET_CODEC,
-    name="pocket-codec-more",
-    starts_from=("pocket-codec",),
-    optim=AdamW(lr=1.6e-3, betas=(0.9, 0.99)),
-    num_steps=2_800,
-    seed=49,
-)
-
-POCKET_CODEC_AHEAD = replace(
-    POCKET_CODEC,
+POCKET_CODEC_AHEAD = Recipe(
     name="pocket-codec-ahead",
     paper="section 3.1: stands for the pretrained codec, with SNAC's clock and shape; sees a frame ahead",
     model=CodecPart(codec=PocketCodecConfig(look_ahead_frames=1)),
+    trains=("*",),
     mixture=(
         Source(manifest="aloud", task="sound", weight=0.4),
         Source(manifest="answers", task="sound", weight=0.6),
     ),
+    objective=CodecTraining(),
     optim=Muon(
         lr=2e-3,
         betas=(0.9, 0.99),
         matrices=("*.grow.weight", "*.shrink.weight", "*.enter.weight", "*.refine.weight"),
     ),
+    schedule=Cosine(warmup_fraction=0.04, final_fraction=0.05),
+    batch_size=8 * 16 * 2_048,
     num_steps=7_000,
+    max_positions=16,
     seed=56,
 )
 
@@ -283,32 +262,49 @@ POCKET_CODEC_PHONES = replace(
 
 POCKET_ALIGN = Recipe(
     name="pocket-align",
-    # the paper aligns by transcription alone; questions that the text model can answer align what is meant
+    # the paper aligns by transcription alone; questions that the text model can answer align what is meant.
+    # Frames carry the text embeddings of the words that they are like, in half of the clips alone
     paper="section 3.3, stage 1",
-    starts_from=("pocket-encoder-more", "pocket-text", "pocket-codec-more"),
+    starts_from=("pocket-encoder-far", "pocket-text", "pocket-codec-phones"),
     model=DialoguePart(
-        adapter=AdapterConfig(kind="gated_mlp", stride=4, in_width=192, hidden=112, out_width=192),
+        adapter=AdapterConfig(
+            kind="gated_mlp",
+            stride=4,
+            in_width=192,
+            hidden=112,
+            out_width=192,
+            levelled=True,
+            worded=True,
+            dropout=0.1,
+        ),
         layout=POCKET_LAYOUT,
         mel=POCKET_MEL,
         fusion="sum",
     ),
     routing=Routing(text="all", audio="all"),
-    trains=("adapter.*", "embedding.*", "heads.codec.*"),
+    trains=("adapter.*", "embedding.*", "heads.codec.*", "hearing.*"),
     mixture=(
-        Source(manifest="reading", task="asr", weight=0.3),
-        Source(manifest="questions", task="asr", weight=0.3),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.4),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.36),
+        Source(manifest="reading", task="asr", weight=0.18),
+        Source(manifest="questions", task="asr", weight=0.08),
+        Source(manifest="questions_more", task="asr", weight=0.10),
+        Source(manifest="questions_rest", task="asr", weight=0.10),
+        Source(manifest="drills", task="asr", weight=0.18),
     ),
-    objective=Supervised(text_weight=1 / 8, codec_weight=1 / 8),
+    objective=Supervised(text_weight=1 / 8, codec_weight=1 / 8, hearing_weight=1.0, words_alone=0.5),
     optim=Muon(lr=2e-3, betas=(0.9, 0.95), matrices=("adapter.*",)),
     schedule=Cosine(warmup_fraction=0.03, final_fraction=0.05),
     batch_size=3_000,
     accumulate=2,
-    num_steps=900,
+    num_steps=600,
     encoded_passes=2,
     max_positions=400,
+    save_every=100,
     seed=45,
 )
+
+# which word and which phone an answer is saying
+_SAID = Alignment(word_weight=0.5, phone_weight=1.0, word_layer=3, phone_layer=4)
 
 POCKET_AUDIO_EXPERTS = Recipe(
     name="pocket-audio-experts",
@@ -321,20 +317,28 @@ POCKET_AUDIO_EXPERTS = Recipe(
         text=(Source(manifest="speech_train", task="text_to_speech"),),
     ),
     routing=Routing(text="audio", audio="audio"),
-    trains=("backbone.*.experts.audio.*", "embedding.*", "heads.codec.*"),
+    trains=("backbone.*.experts.audio.*", "embedding.*", "heads.codec.*", "alignment.*"),
     mixture=(
-        Source(manifest="speech_train", task="speech_to_speech", weight=0.2),
-        Source(manifest="speech_train", task="text_to_speech", weight=0.4),
-        Source(manifest="aloud", task="read_aloud", weight=0.4),
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.20),
+        Source(manifest="speech_train", task="text_to_speech", weight=0.15),
+        Source(manifest="answers_more", task="recite", weight=0.15),
+        Source(manifest="aloud_more", task="recite", weight=0.15),
+        Source(manifest="aloud_drills", task="recite", weight=0.15),
+        Source(manifest="aloud_drills", task="read_aloud", weight=0.20),
     ),
-    objective=Supervised(text_weight=1 / 8, codec_weight=1 / 8),
+    # codes of chance among those that an answer goes on from: a model that learnt to go on from its own past
+    # alone drifts away from the text
+    objective=Supervised(
+        text_weight=1 / 8, codec_weight=1 / 8, code_noise=0.4, words_alone=0.5, alignment=_SAID
+    ),
     optim=Muon(lr=2e-3, betas=(0.9, 0.95)),
     schedule=Cosine(warmup_fraction=0.02, final_fraction=0.1),
     batch_size=3_000,
     accumulate=2,
-    num_steps=1_000,
+    num_steps=800,
     encoded_passes=2,
     max_positions=400,
+    save_every=100,
     seed=46,
 )
 
@@ -362,186 +366,26 @@ POCKET_JOINT = Recipe(
     routing=Routing(text="all", audio="all"),
     # unlike the paper's stage 3 the adapter goes on learning, as stage 1 of so small a model leaves it raw,
     # and text weighs more than an eighth: seven streams of unlearnt codes would drown its gradient
-    trains=("adapter.*", "backbone.*", "embedding.*", "heads.codec.*"),
-    mixture=(
-        Source(manifest="speech_train", task="speech_to_speech", weight=0.25),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.25),
-        Source(manifest="speech_train", task="text_to_speech", weight=0.04),
-        Source(manifest="aloud", task="read_aloud", weight=0.08),
-        Source(manifest="reading", task="asr", weight=0.09),
-        Source(manifest="questions", task="asr", weight=0.07),
-        Source(manifest="text_train", task="text_to_text", weight=0.10),
-        Source(manifest="text_more", task="text_to_text", weight=0.12),
-    ),
-    evaluation=(Source(manifest="text_eval", task="text_to_text"),),
-    objective=Supervised(text_weight=0.4, codec_weight=1 / 8, balance_weight=0.0005),
-    optim=Muon(
-        lr=1.2e-3,
-        betas=(0.9, 0.95),
-        weight_decay=0.02,
-        matrices=("*layers.*", "adapter.*", "!*.gate.weight"),
-    ),
-    schedule=Cosine(warmup_fraction=0.03, final_fraction=0.02),
-    batch_size=3_000,
-    accumulate=2,
-    num_steps=1_500,
-    encoded_passes=2,
-    max_positions=400,
-    average=0.995,
-    eval_every=500,
-    seed=48,
-)
-
-POCKET_JOINT_ALIGNED = replace(
-    POCKET_JOINT,
-    name="pocket-joint-aligned",
-    # a better encoder, and another codec, whose codes are learnt anew
-    starts_from=("pocket-joint", "pocket-encoder-wide", "pocket-codec-ahead"),
-    trains=(*POCKET_JOINT.trains, "alignment.*"),
+    trains=("adapter.*", "backbone.*", "embedding.*", "heads.codec.*", "alignment.*", "hearing.*"),
     # what is heard or said often is learnt by heart: questions and statements without sense, and words in a
-    # row by lot, teach to listen and to read; repeating teaches to read what stands there
+    # row by lot, teach to listen and to read. What an answer says stands in its own text stream alone: that
+    # is practised on all that is read aloud. What text has taught is asked as if it had been heard so, too
     mixture=(
-        Source(manifest="speech_train", task="speech_to_speech", weight=0.09),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.14),
-        Source(manifest="speech_train", task="text_to_speech", weight=0.07),
-        Source(manifest="answers", task="read_aloud", weight=0.03),
-        Source(manifest="answers_more", task="read_aloud", weight=0.08),
-        Source(manifest="aloud", task="read_aloud", weight=0.02),
-        Source(manifest="aloud_more", task="read_aloud", weight=0.05),
-        Source(manifest="aloud_drills", task="read_aloud", weight=0.20),
-        Source(manifest="reading", task="asr", weight=0.06),
-        Source(manifest="questions", task="asr", weight=0.01),
-        Source(manifest="questions_more", task="asr", weight=0.02),
-        Source(manifest="questions_rest", task="asr", weight=0.03),
-        Source(manifest="mixed", task="asr", weight=0.02),
-        Source(manifest="drills", task="asr", weight=0.07),
-        Source(manifest="text_train", task="text_to_text", weight=0.06),
-        Source(manifest="text_more", task="text_to_text", weight=0.04),
-        Source(manifest="reading_train", task="repeat", weight=0.01),
-    ),
-    # codes of chance among those that an answer goes on from: a model that learnt to go on from its own past
-    # alone drifts away from the text
-    objective=Supervised(
-        text_weight=1.0,
-        codec_weight=1 / 8,
-        balance_weight=0.0005,
-        code_noise=0.4,
-        alignment=Alignment(word_weight=0.5, phone_weight=0.5, word_layer=3, phone_layer=4),
-    ),
-    optim=Muon(
-        lr=1.5e-3,
-        betas=(0.9, 0.95),
-        weight_decay=0.02,
-        matrices=("*layers.*", "adapter.*", "!*.gate.weight"),
-    ),
-    accumulate=4,
-    num_steps=4_000,
-    encoded_passes=1,
-    average=0.998,
-    eval_every=1_000,
-    save_every=250,
-    seed=60,
-)
-
-_TOLD_PHONES = Supervised(
-    text_weight=1.0,
-    codec_weight=1 / 8,
-    balance_weight=0.0005,
-    code_noise=0.4,
-    alignment=Alignment(word_weight=0.5, phone_weight=1.0, word_layer=3, phone_layer=4),
-)
-
-POCKET_JOINT_FAR = replace(
-    POCKET_JOINT_ALIGNED,
-    name="pocket-joint-far",
-    # an encoder that hears far voices, and a codec whose coarse codes tell phones, learnt anew; a quarter of
-    # text, as a tenth is too little to keep it
-    starts_from=("pocket-joint-aligned", "pocket-encoder-far", "pocket-codec-phones"),
-    mixture=(
-        Source(manifest="speech_train", task="speech_to_speech", weight=0.07),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.12),
-        Source(manifest="speech_train", task="text_to_speech", weight=0.04),
-        Source(manifest="answers", task="read_aloud", weight=0.03),
-        Source(manifest="answers_more", task="read_aloud", weight=0.06),
-        Source(manifest="aloud", task="read_aloud", weight=0.01),
-        Source(manifest="aloud_more", task="read_aloud", weight=0.07),
-        Source(manifest="aloud_drills", task="read_aloud", weight=0.18),
-        Source(manifest="reading", task="asr", weight=0.06),
-        Source(manifest="questions", task="asr", weight=0.01),
-        Source(manifest="questions_more", task="asr", weight=0.02),
-        Source(manifest="questions_rest", task="asr", weight=0.02),
-        Source(manifest="mixed", task="asr", weight=0.01),
-        Source(manifest="drills", task="asr", weight=0.05),
-        Source(manifest="text_train", task="text_to_text", weight=0.13),
-        Source(manifest="text_more", task="text_to_text", weight=0.11),
-        Source(manifest="reading_train", task="repeat", weight=0.01),
-    ),
-    objective=_TOLD_PHONES,
-    num_steps=5_200,
-    seed=64,
-)
-
-POCKET_JOINT_FLUENT = replace(
-    POCKET_JOINT_FAR,
-    name="pocket-joint-fluent",
-    # what an answer says stands in its own text stream alone: that is practised on all that is read aloud;
-    # speech frames learn to be like the words that they say; rare kinds of questions and digits come oftener
-    model=Levelled(),
-    starts_from=("pocket-joint-far", "pocket-encoder-far", "pocket-codec-phones"),
-    trains=(*POCKET_JOINT_FAR.trains, "hearing.*"),
-    mixture=(
-        Source(manifest="speech_train", task="speech_to_speech", weight=0.08),
-        Source(manifest="speech_train", task="speech_to_speech", weight=0.06, only=("facts", "smalltalk")),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.09),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.05, only=("facts", "smalltalk")),
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.10),
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.05, only=("facts", "smalltalk")),
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.02, only=("reasoning",)),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.08),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.03, only=("facts", "smalltalk")),
         Source(manifest="speech_train", task="speech_to_text", weight=0.01, only=("days_later",)),
-        Source(manifest="speech_train", task="text_to_speech", weight=0.03),
-        Source(manifest="answers", task="recite", weight=0.02),
-        Source(manifest="answers_more", task="recite", weight=0.04),
-        Source(manifest="aloud_more", task="recite", weight=0.04),
-        Source(manifest="aloud_drills", task="recite", weight=0.12),
-        Source(manifest="answers_more", task="read_aloud", weight=0.02),
-        Source(manifest="aloud_more", task="read_aloud", weight=0.02),
-        Source(manifest="aloud_drills", task="read_aloud", weight=0.05),
-        Source(manifest="reading", task="asr", weight=0.05),
-        Source(manifest="reading", task="asr", weight=0.03, only=("digit",)),
-        Source(manifest="questions", task="asr", weight=0.01),
-        Source(manifest="questions_more", task="asr", weight=0.02),
-        Source(manifest="questions_rest", task="asr", weight=0.02),
-        Source(manifest="mixed", task="asr", weight=0.01),
-        Source(manifest="drills", task="asr", weight=0.04),
-        Source(manifest="text_train", task="text_to_text", weight=0.11),
-        Source(manifest="text_train", task="text_to_text", weight=0.01, only=("days_later",)),
-        Source(manifest="text_more", task="text_to_text", weight=0.11),
-        Source(manifest="reading_train", task="repeat", weight=0.01),
-    ),
-    objective=replace(_TOLD_PHONES, hearing_weight=0.1),
-    optim=replace(POCKET_JOINT_ALIGNED.optim, lr=1.3e-3),
-    num_steps=5_000,
-    seed=68,
-)
-
-POCKET_JOINT_WORDED = replace(
-    POCKET_JOINT_FLUENT,
-    name="pocket-joint-worded",
-    # the words that frames are like reach the backbone as text does, in half of the clips alone; what text
-    # has taught is asked as if it had been heard so
-    model=Worded(dropout=0.1),
-    starts_from=("pocket-joint-fluent", "pocket-encoder-far", "pocket-codec-phones"),
-    mixture=(
-        Source(manifest="speech_train", task="speech_to_speech", weight=0.09),
-        Source(manifest="speech_train", task="speech_to_speech", weight=0.06, only=("facts", "smalltalk")),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.10),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.04, only=("facts", "smalltalk")),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.01, only=("days_later",)),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.01, only=("reasoning",)),
         Source(manifest="speech_train", task="text_to_speech", weight=0.02),
         Source(manifest="answers", task="recite", weight=0.02),
         Source(manifest="answers_more", task="recite", weight=0.05),
         Source(manifest="aloud_more", task="recite", weight=0.03),
-        Source(manifest="aloud_drills", task="recite", weight=0.09),
+        Source(manifest="aloud_drills", task="recite", weight=0.10),
         Source(manifest="answers_more", task="read_aloud", weight=0.01),
-        Source(manifest="aloud_more", task="read_aloud", weight=0.01),
-        Source(manifest="aloud_drills", task="read_aloud", weight=0.03),
+        Source(manifest="aloud_more", task="read_aloud", weight=0.02),
+        Source(manifest="aloud_drills", task="read_aloud", weight=0.04),
         Source(manifest="reading", task="asr", weight=0.04),
         Source(manifest="reading", task="asr", weight=0.04, only=("digit",)),
         Source(manifest="questions", task="asr", weight=0.01),
@@ -549,62 +393,43 @@ POCKET_JOINT_WORDED = replace(
         Source(manifest="questions_rest", task="asr", weight=0.02),
         Source(manifest="mixed", task="asr", weight=0.01),
         Source(manifest="drills", task="asr", weight=0.04),
-        Source(manifest="text_train", task="text_as_heard", weight=0.13),
-        Source(manifest="text_more", task="text_as_heard", weight=0.04),
-        Source(manifest="text_train", task="text_to_text", weight=0.05),
-        Source(manifest="text_train", task="text_to_text", weight=0.01, only=("days_later",)),
-        Source(manifest="text_more", task="text_to_text", weight=0.02),
-        Source(manifest="reading_train", task="repeat", weight=0.01),
-    ),
-    objective=replace(_TOLD_PHONES, hearing_weight=0.1, words_alone=0.5),
-    num_steps=2_400,
-    encoded_passes=2,
-    seed=70,
-)
-
-POCKET_JOINT_CLEAR = replace(
-    POCKET_JOINT_WORDED,
-    name="pocket-joint-clear",
-    # answers begin with "the" where they began with a faint "a"; more of what is asked and answered aloud
-    model=None,
-    starts_from=("pocket-joint-worded", "pocket-encoder-far", "pocket-codec-phones"),
-    mixture=(
-        Source(manifest="speech_train", task="speech_to_speech", weight=0.14),
-        Source(manifest="speech_train", task="speech_to_speech", weight=0.07, only=("facts", "smalltalk")),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.08),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.03, only=("facts", "smalltalk")),
-        Source(manifest="speech_train", task="speech_to_text", weight=0.01, only=("days_later",)),
-        Source(manifest="speech_train", task="text_to_speech", weight=0.02),
-        Source(manifest="answers", task="recite", weight=0.02),
-        Source(manifest="answers_more", task="recite", weight=0.05),
-        Source(manifest="aloud_more", task="recite", weight=0.03),
-        Source(manifest="aloud_drills", task="recite", weight=0.08),
-        Source(manifest="answers_more", task="read_aloud", weight=0.01),
-        Source(manifest="aloud_more", task="read_aloud", weight=0.01),
-        Source(manifest="aloud_drills", task="read_aloud", weight=0.03),
-        Source(manifest="reading", task="asr", weight=0.03),
-        Source(manifest="reading", task="asr", weight=0.04, only=("digit",)),
-        Source(manifest="questions", task="asr", weight=0.01),
-        Source(manifest="questions_more", task="asr", weight=0.02),
-        Source(manifest="questions_rest", task="asr", weight=0.02),
-        Source(manifest="mixed", task="asr", weight=0.01),
-        Source(manifest="drills", task="asr", weight=0.03),
         Source(manifest="text_train", task="text_as_heard", weight=0.08),
-        Source(manifest="text_train", task="text_as_heard", weight=0.05, only=("facts",)),
+        Source(manifest="text_train", task="text_as_heard", weight=0.04, only=("facts",)),
         Source(manifest="text_more", task="text_as_heard", weight=0.03),
-        Source(manifest="text_train", task="text_to_text", weight=0.06),
+        Source(manifest="text_train", task="text_to_text", weight=0.04),
         Source(manifest="text_train", task="text_to_text", weight=0.01, only=("days_later",)),
         Source(manifest="text_more", task="text_to_text", weight=0.02),
         Source(manifest="reading_train", task="repeat", weight=0.01),
     ),
-    optim=replace(POCKET_JOINT_ALIGNED.optim, lr=1.0e-3),
-    num_steps=1_900,
-    seed=74,
+    evaluation=(Source(manifest="text_eval", task="text_to_text"),),
+    objective=Supervised(
+        text_weight=1.0,
+        codec_weight=1 / 8,
+        balance_weight=0.0005,
+        code_noise=0.4,
+        hearing_weight=0.1,
+        words_alone=0.5,
+        alignment=_SAID,
+    ),
+    optim=Muon(
+        lr=1.5e-3,
+        betas=(0.9, 0.95),
+        weight_decay=0.02,
+        matrices=("*layers.*", "adapter.*", "!*.gate.weight"),
+    ),
+    schedule=Cosine(warmup_fraction=0.03, final_fraction=0.02),
+    batch_size=3_000,
+    accumulate=4,
+    num_steps=10_500,
+    encoded_passes=2,
+    max_positions=400,
+    average=0.998,
+    eval_every=1_000,
+    save_every=250,
+    seed=80,
 )
 
 POCKET_PIPELINE = (
-    POCKET_CODEC,
-    POCKET_CODEC_MORE,
     POCKET_CODEC_AHEAD,
     POCKET_CODEC_PHONES,
     POCKET_TEXT,
@@ -618,9 +443,4 @@ POCKET_PIPELINE = (
     POCKET_AUDIO_EXPERTS,
     POCKET_TEXT_EXPERTS,
     POCKET_JOINT,
-    POCKET_JOINT_ALIGNED,
-    POCKET_JOINT_FAR,
-    POCKET_JOINT_FLUENT,
-    POCKET_JOINT_WORDED,
-    POCKET_JOINT_CLEAR,
 )

@@ -97,8 +97,11 @@ BRIEF_ALIGN = replace(
             dropout=0.1,
         ),
     ),
-    trains=("adapter.*", "embedding.*", "heads.codec.*", "hearing.*"),
-    objective=Supervised(hearing_weight=1.0, words_alone=0.5),
+    mixture=(
+        Source(manifest="reading", task="asr", weight=0.3),
+        Source(manifest="questions", task="asr", weight=0.3),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.4),
+    ),
     num_steps=300,
     encoded_passes=1,
 )
@@ -115,6 +118,7 @@ ADAPTIVE_AUDIO = replace(
     name="pocket-adaptive-audio-experts",
     starts_from=("pocket-brief-align",),
     partition=BY_LOAD,
+    trains=("backbone.*.experts.audio.*", "embedding.*", "heads.codec.*"),
     mixture=(
         Source(manifest="speech_train", task="speech_to_speech", weight=0.30),
         Source(manifest="speech_train", task="speech_to_text", weight=0.25),
@@ -135,7 +139,7 @@ ADAPTIVE_JOINT = replace(
     POCKET_JOINT,
     name="pocket-adaptive-joint",
     starts_from=("pocket-adaptive-text-experts",),
-    trains=(*POCKET_JOINT.trains, "hearing.*"),
+    trains=("adapter.*", "backbone.*", "embedding.*", "heads.codec.*", "hearing.*"),
     mixture=(
         Source(manifest="speech_train", task="speech_to_speech", weight=0.16),
         Source(manifest="speech_train", task="speech_to_text", weight=0.30),
@@ -150,10 +154,12 @@ ADAPTIVE_JOINT = replace(
     objective=Supervised(
         text_weight=1.0, balance_weight=0.0005, code_noise=0.4, hearing_weight=0.1, words_alone=0.5
     ),
-    optim=replace(POCKET_JOINT.optim, lr=1.5e-3),
+    accumulate=2,
     num_steps=200,
     encoded_passes=1,
     average=0.98,
+    eval_every=500,
+    seed=48,
 )
 
 ADAPTIVE = Variant(
