@@ -20,12 +20,11 @@ from deeptalk.recipes.pocket import POCKET_BACKBONE, POCKET_JOINT, POCKET_LAYOUT
 from deeptalk.recipes.preference import POCKET_PREFERENCE
 from deeptalk.recipes.variants import POCKET_VARIANTS, SHIPPED_CODEC, SHIPPED_ENCODER
 from deeptalk.training.ctc import EncoderForCtc
-from deeptalk.training.parts import CodecPart, DialoguePart, EncoderPart, Levelled, TextPart, Worded
+from deeptalk.training.parts import CodecPart, DialoguePart, EncoderPart, TextPart
 from deeptalk.training.recipe import Recipe
 from deeptalk.training.trainable import freeze_all_but
 
-_CHANGES = DialoguePart | Levelled | Worded
-DIALOGUE = [r for r in RECIPES.values() if r.model is None or isinstance(r.model, _CHANGES)]
+DIALOGUE = [r for r in RECIPES.values() if r.model is None or isinstance(r.model, DialoguePart)]
 PRETRAINING = [r for r in RECIPES.values() if r not in DIALOGUE]
 
 

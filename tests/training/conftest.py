@@ -59,7 +59,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A folder of results in which a codec of sines stands for a trained one."""
-    save_codec(SineCodec(num_codebooks=7, codebook_size=512), tmp_path / "pocket-codec-more" / "model")
+    save_codec(SineCodec(num_codebooks=7, codebook_size=512), tmp_path / "pocket-codec-phones" / "model")
     return tmp_path
 
 

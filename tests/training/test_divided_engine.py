@@ -77,7 +77,7 @@ def test_what_cant_be_divided_is_refused_before_anything_is_read(tmp_path: Path)
     refused = {
         "no average": dataclasses.replace(TINY_JOINT, average=0.9),
         "take AdamW or Muon": dataclasses.replace(TINY_JOINT, optim=AdamW8bit(lr=0.1)),
-        "trains no experts": RECIPES["pocket-codec"],
+        "trains no experts": RECIPES["pocket-codec-ahead"],
     }
     for told, recipe in refused.items():
         with pytest.raises(ConfigError, match=told):

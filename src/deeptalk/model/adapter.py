@@ -3,7 +3,7 @@
 Axes: N clips, U2 encoder frames, D2 their width, U = ceil(U2 / stride) speech frames, D model width.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -108,14 +108,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.config = config
         self.body = GatedMlp(config) if config.kind == "gated_mlp" else StridedConv(config)
-        self.level: nn.Parameter | None = None
-        if config.levelled:
-            self.add_level(rms=1.0)
-
-    def add_level(self, *, rms: float) -> None:
-        """Normalise all frames from now on, to a root mean square that begins at ``rms`` and is learnt."""
-        self.config = replace(self.config, levelled=True)
-        self.level = nn.Parameter(torch.full((self.config.out_width,), rms))
+        self.level = nn.Parameter(torch.ones(config.out_width)) if config.levelled else None
 
     def forward(self, frames: Float[Tensor, "N U2 D2"], lengths: Int[Tensor, " N"]) -> Float[Tensor, "N U D"]:
         """Speech frames as wide as the model; U = ceil(U2 / stride)."""

@@ -65,8 +65,8 @@ class DeepTalk(nn.Module):
         self.hearing = HearingHead(width) if config.adapter.worded else None
         if not self.embedding.text_extra.is_meta and not self.text_table.is_meta:
             self.embedding.initialise(rms=root_mean_square(self.text_table))
-            if config.adapter.levelled:
-                self.level_speech()
+            if self.adapter.level is not None:
+                nn.init.constant_(self.adapter.level, root_mean_square(self.text_table))
 
     @property
     def layout(self) -> StreamLayout:
@@ -185,26 +185,10 @@ class DeepTalk(nn.Module):
             self.backbone.hidden_size, num_phones=num_phones, phones_per_frame=phones_per_frame
         )
 
-    def level_speech(self) -> None:
-        """Bring speech frames to the size of text embeddings from now on, where they were let grow."""
-        self.adapter.add_level(rms=root_mean_square(self.text_table))
-        self.config = replace(self.config, adapter=self.adapter.config)
-
-    def add_words_to_speech(self, *, dropout: float) -> None:
-        """Make the adapter ``worded`` from now on, with a head that has yet to learn which words they are."""
-        self.adapter.config = replace(self.adapter.config, worded=True, dropout=dropout)
-        self.config = replace(self.config, adapter=self.adapter.config)
-        self.learn_hearing()
-
     def learn_hearing(self) -> None:
         """Add the `HearingHead` over the adapter; it is saved where the adapter is ``worded``."""
         if self.hearing is None:
             self.hearing = HearingHead(self.backbone.hidden_size)
-
-    def forget_codes(self) -> None:
-        """Start anew with all codes, whose codec is another one now; boundaries, modes and voices stay."""
-        self.embedding.forget_codes(rms=root_mean_square(self.text_table))
-        self.heads.forget_codes()
 
     def split(self, is_audio: Bool[Tensor, "L E"] | None = None) -> None:
         """Divide the experts into a text and an audio bank, by ``is_audio`` or as the config says, in place.

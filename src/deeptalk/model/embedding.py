@@ -56,13 +56,6 @@ class StreamEmbedding(nn.Module):
             nn.init.normal_(table, std=std)
             table[self.layout.pad_audio] = 0.0
 
-    @torch.no_grad()
-    def forget_codes(self, *, rms: float) -> None:
-        """Draw the rows of all codes anew, as `initialise` does; special ids keep theirs."""
-        std = rms / self.layout.num_codebooks**0.5 if self.fusion == "sum" else rms
-        for table in self._tables():
-            nn.init.normal_(table[: self.layout.codebook_size], std=std)
-
     def forward(
         self,
         grid: Int[Tensor, "B K T"],

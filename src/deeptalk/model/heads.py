@@ -26,18 +26,12 @@ class Heads(nn.Module):
 
     def __init__(self, layout: StreamLayout, *, width: int, std: float = 0.02) -> None:
         super().__init__()
-        self.layout, self.std = layout, std
+        self.layout = layout
         self.codec = nn.ModuleList(
             nn.Linear(width, layout.audio_rows, bias=False) for _ in range(layout.num_codebooks)
         )
         for head in self.codec:
             nn.init.normal_(head.weight, std=std)  # type: ignore[arg-type]
-
-    @torch.no_grad()
-    def forget_codes(self) -> None:
-        """Draw what scores codes anew; special ids keep theirs."""
-        for head in self.codec:
-            nn.init.normal_(head.weight[: self.layout.codebook_size], std=self.std)  # type: ignore[index]
 
     def forward(self, hidden: Float[Tensor, "B T D"], *, text_head: nn.Linear) -> StreamLogits:
         """The logits of all streams at all positions."""

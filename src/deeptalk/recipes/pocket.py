@@ -17,9 +17,7 @@ from deeptalk.training.parts import (
     CodecPart,
     DialoguePart,
     EncoderPart,
-    Levelled,
     TextPart,
-    Worded,
 )
 from deeptalk.training.recipe import ByLoad, Recipe, Source
 from deeptalk.training.schedule import Cosine

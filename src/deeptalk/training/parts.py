@@ -55,21 +55,6 @@ class TextPart:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Levelled:
-    """The model of the stage before, its speech frames brought to the size of text embeddings."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Worded:
-    """The model of the stage before, its speech frames carrying the words that they are like.
-
-    ``dropout`` is of what comes into its adapter.
-    """
-
-    dropout: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class DialoguePart:
     """What joins encoder and backbone to a speech-dialogue model: adapter, streams, fusion.
 

@@ -42,14 +42,14 @@ from deeptalk.model.config import DeepTalkConfig
 from deeptalk.model.deeptalk import DeepTalk
 from deeptalk.model.folder import TOKENIZER
 from deeptalk.model.pruned import load_pruned, save_pruned
-from deeptalk.model.weights import cast_weights, load, load_encoder, save
+from deeptalk.model.weights import cast_weights, load, save
 from deeptalk.shapes import Bool, Tensor
 from deeptalk.streams import Batch, StreamLayout
 from deeptalk.streams.text import TextTokenizer
 from deeptalk.training.lossless import TextOfTextRows, check_frozen
 from deeptalk.training.memory import holds_weights
 from deeptalk.training.objective import Objective
-from deeptalk.training.parts import DialoguePart, Levelled, Worded
+from deeptalk.training.parts import DialoguePart
 from deeptalk.training.recipe import Appended, AtRandom, ByLoad, Copies, Recipe, Source
 from deeptalk.training.stage import Places, Progress, SizedBatches, silent
 from deeptalk.training.stage_text import LAYOUT, read_layout
@@ -365,46 +365,16 @@ def _check_dense(recipe: Recipe) -> None:
 def _continued(
     recipe: Recipe, places: Places, *, kept: Bool[Tensor, "L E"] | None = None
 ) -> tuple[DeepTalk, Path, Path]:
-    """The model of an earlier stage, alone or with an encoder and a codec that were trained meanwhile.
-
-    Codes of a codec that says other things than the stage's own are learnt anew. `kept` leaves all experts
-    out that it doesn't mark.
-    """
-    if len(recipe.starts_from) not in (1, 3):
+    """The model of an earlier stage; `kept` leaves all experts out that it doesn't mark."""
+    if len(recipe.starts_from) != 1:
         raise ConfigError(
             f"recipe {recipe.name!r} has no DialoguePart as its model, so starts_from must name one earlier "
-            "stage, or that and the recipes of an encoder and a codec to go on with, "
-            f"got {recipe.starts_from}."
+            f"stage, got {recipe.starts_from}."
         )
-    stage, *others = (places.need(name) for name in recipe.starts_from)
+    stage = places.need(recipe.starts_from[0])
     dtype = recipe.dtype
     model = load(stage, dtype=dtype) if kept is None else load_pruned(stage, kept, dtype=dtype)
-    if isinstance(recipe.model, Levelled):
-        model.level_speech()
-    if isinstance(recipe.model, Worded):
-        model.add_words_to_speech(dropout=recipe.model.dropout)
-    if not others:
-        return model, stage / TOKENIZER, stage / CODEC
-    encoder, codec_folder = load_encoder(others[0]), others[1]
-    if encoder.settings != model.config.encoder:
-        raise ConfigError(f"recipe {recipe.name!r}: {others[0]} holds an encoder of another shape.")
-    model.encoder.load_state_dict(encoder.state_dict())
-    codec = load_codec(codec_folder)
-    _check_codec(recipe, model.layout, codec)
-    if not _same_codes(codec, load_codec(stage / CODEC)):
-        model.forget_codes()
-    return model, stage / TOKENIZER, codec_folder
-
-
-@torch.inference_mode()
-def _same_codes(*codecs: Codec) -> bool:
-    """Whether two codecs say the same of a few seconds of a rising tone in noise."""
-    size = 32 * codecs[0].samples_per_frame
-    phase = torch.linspace(0.0, 1.0, size).square() * size / 40
-    hiss = torch.rand(size, generator=torch.Generator().manual_seed(0)) - 0.5
-    sound = (0.3 * phase.sin() + 0.05 * hiss)[None]
-    one, other = (codec.encode(sound) for codec in codecs)
-    return one.shape == other.shape and bool((one == other).all())
+    return model, stage / TOKENIZER, stage / CODEC
 
 
 def _check_layout(recipe: Recipe, part: DialoguePart, text_folder: Path, codec: Codec) -> None:
