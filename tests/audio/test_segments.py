@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deeptalk.audio import split_at_pauses
+from deeptalk.audio import audible_parts, split_at_pauses
 
 
 def with_pauses(seconds: float, pauses: list[float]) -> torch.Tensor:
@@ -35,3 +35,12 @@ def test_parts_are_the_recording_and_none_is_too_long(tenths, longest):
     parts = split_at_pauses(samples, longest_seconds=longest, search_seconds=1.5)
     assert torch.equal(torch.cat(parts), samples)
     assert all(0.1 * 16_000 <= len(part) <= longest * 16_000 for part in parts)
+
+
+def test_silent_parts_are_left_out_but_not_all():
+    samples = torch.cat([torch.zeros(5 * 16_000), with_pauses(3.0, [])])
+    parts = audible_parts(samples, longest_seconds=2.0)
+    assert sum(map(len, parts)) < 5 * 16_000
+    assert float(torch.cat(parts).square().sum()) == float(samples.square().sum())
+    silence = torch.zeros(5 * 16_000)
+    assert sum(map(len, audible_parts(silence, longest_seconds=2.0))) == len(silence)

@@ -20,6 +20,7 @@ from deeptalk.evaluation.benchmarks.report_schema import check_report
 from deeptalk.evaluation.benchmarks.small_cells import CELL
 from deeptalk.evaluation.benchmarks.small_tables import TABLE_7, TABLE_8
 from deeptalk.recipes import POCKET_PIPELINE
+from deeptalk.recipes.pocket import POCKET_SENTENCE_SECONDS
 from deeptalk.training.recipe import Recipe
 
 NAMES = [recipe.name for recipe in POCKET_PIPELINE]
@@ -90,6 +91,7 @@ def test_the_pocket_model_is_made_in_order(done, tmp_path):
             assert max(i for i, line in enumerate(made) if line.startswith(f"{name} ")) < first
     shipped = tmp_path / "build" / "pocket"
     assert load(shipped).voices
+    assert load(shipped).model.config.sentence_seconds == POCKET_SENTENCE_SECONDS
     with safe_open(shipped / "model.safetensors", framework="pt") as opened:
         assert {str(opened.get_tensor(name).dtype) for name in opened.keys()} == {"torch.float16"}  # noqa: SIM118
     history = json.loads((shipped / "stages.json").read_text())

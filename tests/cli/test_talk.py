@@ -1,6 +1,7 @@
 """Questions in, answers out, from the command line, with a random model."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ from deeptalk.audio import load_waveform, save_waveform
 from deeptalk.cli import app
 from deeptalk.cli.spoken import speak
 from deeptalk.decoding import Conversation, Spoken
+from deeptalk.model import DeepTalkConfig
 
 pytestmark = pytest.mark.usefixtures("short_answers")
 
@@ -241,12 +243,20 @@ def test_the_built_in_model_writes_down_one_sentence_after_the_other(tmp_path: P
     assert heard == "So, which continent Hey, what's"  # four tokens each, by the fixture
 
 
-@pytest.mark.parametrize(("longest", "parts"), [((), 1), (("--longest", 2), 6)])
-def test_a_file_is_split_where_it_is_longer_than_asked(longest, parts, model_folder, tone, monkeypatch):
+@pytest.mark.parametrize(
+    ("longest", "sentence", "parts"),
+    [((), None, 1), (("--longest", 2), None, 6), ((), 5.0, 1), ((), 2.0, 6), (("--longest", 8), 2.0, 1)],
+)
+def test_a_file_is_split_where_it_is_longer_than_asked(
+    longest, sentence, parts, model_folder, tone, tmp_path, monkeypatch
+):
+    own = shutil.copytree(model_folder, tmp_path / "model")
+    noted = json.loads((own / "config.json").read_text()) | {"sentence_seconds": sentence}
+    (own / "config.json").write_text(json.dumps(noted))
     heard = []
     monkeypatch.setattr(Conversation, "transcribe", lambda _, part: heard.append(len(part)) or "said")
-    monkeypatch.setattr("deeptalk.cli.opening.longest_clip_seconds", lambda _: 30.0)
-    result = run("transcribe", tone("long.wav", seconds=7.0), *longest, "--model", model_folder)
+    monkeypatch.setattr(DeepTalkConfig, "longest_clip_seconds", 30.0)
+    result = run("transcribe", tone("long.wav", seconds=7.0), *longest, "--model", own)
     assert len(heard) == len(result.stdout.split()) == parts
     assert sum(heard) == 7 * 16_000
     assert "--longest" in run("transcribe", "long.wav", "--longest", "nan", code=2).stderr

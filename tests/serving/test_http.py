@@ -5,6 +5,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from deeptalk.errors import ConfigError
 from deeptalk.serving.app import create_app
 from deeptalk.serving.audio_formats import encode_pcm
 from deeptalk.serving.files import encode_file
+from deeptalk.serving.http import Answering
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.model_thread import ModelThread
 from deeptalk.serving.security import LOOPBACK, OPEN_PATHS, Principal, Security, authorize, security_for
@@ -177,6 +179,21 @@ def test_what_is_said_is_written_down(loaded: LoadedModel, client: TestClient, f
     assert (answer.text if form == "text" else answer.json()["text"]).strip() == expected
     if form == "verbose_json":
         assert answer.json()["duration"] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(("sentence_seconds", "number"), [(None, 1), (0.5, 3)])
+def test_a_model_of_sentences_writes_down_one_after_the_other(
+    service: Service, client: TestClient, monkeypatch: pytest.MonkeyPatch, sentence_seconds, number
+):
+    heard: list[int] = []
+    listen, model = Answering.listen, service.thread.loaded.model
+    monkeypatch.setattr(model, "config", replace(model.config, sentence_seconds=sentence_seconds))
+    monkeypatch.setattr(
+        Answering, "listen", lambda self, samples: heard.append(len(samples)) or listen(self, samples)
+    )
+    answer = client.post("/v1/audio/transcriptions", files={"file": ("a.wav", wav(1.2))})
+    assert answer.status_code == 200
+    assert (len(heard), sum(heard)) == (number, 19_200)
 
 
 NAN_WAV = io.BytesIO()

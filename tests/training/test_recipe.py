@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 from importlib.resources import files
 from typing import Any
@@ -139,6 +140,22 @@ def test_cosine_warms_up_and_ends_low():
     assert max(factors) == 1.0
     assert factors[55] == pytest.approx(0.6, abs=0.01)
     assert factors[99] == pytest.approx(0.2, abs=0.001)
+
+
+def test_a_cosine_ended_early_is_the_long_one_and_then_straight():
+    long = Cosine(warmup_fraction=0.1, final_fraction=0.2)
+    ended = Cosine(warmup_fraction=0.2, final_fraction=0.2, horizon=2, cooldown_fraction=0.4)
+    factors = [ended.factor(step, 100) for step in range(101)]
+    assert factors[:61] == [long.factor(step, 200) for step in range(61)]
+    steps = [before - after for before, after in itertools.pairwise(factors[60:])]
+    assert steps == pytest.approx([(factors[60] - 0.2) / 40] * 40)
+    assert factors[100] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("wrong", [{"horizon": 0.9}, {"horizon": float("nan")}, {"cooldown_fraction": 0.98}])
+def test_a_schedule_that_fits_no_stage_is_refused(wrong):
+    with pytest.raises(ConfigError, match="horizon must be at least 1"):
+        Cosine(**wrong)
 
 
 class Two(nn.Module):

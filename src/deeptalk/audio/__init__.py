@@ -1,7 +1,7 @@
 """Waveforms and their log-mel spectrograms: the first two steps of the signal path."""
 
 from deeptalk.audio.log_mel import MelSpec, log_mel
-from deeptalk.audio.segments import split_at_pauses
+from deeptalk.audio.segments import audible_parts, split_at_pauses
 from deeptalk.audio.stream import LogMelStream
 from deeptalk.audio.waveform import (
     check_samples,
@@ -16,6 +16,7 @@ from deeptalk.audio.waveform import (
 __all__ = [
     "LogMelStream",
     "MelSpec",
+    "audible_parts",
     "check_samples",
     "check_waveform",
     "decode_waveform",

@@ -2,6 +2,8 @@
 
 import torch
 
+from deeptalk.audio.waveform import check_waveform
+from deeptalk.errors import AudioError
 from deeptalk.shapes import Float, Tensor
 
 
@@ -27,6 +29,23 @@ def split_at_pauses(
         parts.append(samples[:cut])
         samples = samples[cut:]
     return [*parts, samples]
+
+
+def audible_parts(
+    samples: Float[Tensor, "S"], *, longest_seconds: float, sample_rate: int = 16_000
+) -> list[Float[Tensor, "_"]]:
+    """The parts of `split_at_pauses` in which there is something to hear."""
+    parts = split_at_pauses(samples, longest_seconds=longest_seconds, sample_rate=sample_rate)
+    return [part for part in parts if _is_audible(part, sample_rate)] or parts
+
+
+def _is_audible(part: Float[Tensor, "S"], sample_rate: int) -> bool:
+    """Neither silent nor the tenth of a second that was left."""
+    try:
+        check_waveform(part, name="part", sample_rate=sample_rate)
+    except AudioError:
+        return False
+    return True
 
 
 def _quietest(samples: Float[Tensor, "S"], window: int) -> int:

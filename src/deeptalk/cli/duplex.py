@@ -39,7 +39,7 @@ def converse(
     from deeptalk.audio import load_waveform, save_waveform
     from deeptalk.cli.evaluation import about_model, check_place
     from deeptalk.cli.half_duplex import RATE, mix, take_turns, words_of
-    from deeptalk.cli.opening import longest_clip_seconds, open_model
+    from deeptalk.cli.opening import open_model
     from deeptalk.cli.output import console, print_json
     from deeptalk.cli.progress import bars
     from deeptalk.errors import AudioError, ConfigError
@@ -74,7 +74,7 @@ def converse(
         "samples": samples_digest(sources),
     }
     claim_folder(out / SETTINGS, about)
-    longest = longest_clip_seconds(loaded.model)
+    longest = loaded.model.config.longest_clip_seconds
     failed: dict[str, str] = {}
     with bars() as show, Interruption() as interruption:
         for number, source in enumerate(sources):

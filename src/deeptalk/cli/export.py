@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,21 @@ STAGES = "stages.json"
 """Beside the weights: recipe, hashes of data and of what came before, for every stage that led to them."""
 
 
-def export(source: Path, target: Path, *, dtype: torch.dtype = torch.float16) -> None:
-    """Write the result of a stage (`ROOT/NAME/model`) again with weights stored as ``dtype``."""
-    provenance = read_json(source / PROVENANCE)
-    save(load(source), target, tokenizer_path=source / TOKENIZER, provenance=provenance, dtype=dtype)
+def export(
+    source: Path,
+    target: Path,
+    *,
+    dtype: torch.dtype = torch.float16,
+    sentence_seconds: float | None = None,
+) -> None:
+    """Write the result of a stage (`ROOT/NAME/model`) again with weights stored as ``dtype``.
+
+    ``sentence_seconds`` notes how long the sentences are that it has learnt to hear, one at a time.
+    """
+    provenance, model = read_json(source / PROVENANCE), load(source)
+    if sentence_seconds is not None:
+        model.config = replace(model.config, sentence_seconds=sentence_seconds)
+    save(model, target, tokenizer_path=source / TOKENIZER, provenance=provenance, dtype=dtype)
     save_codec(load_codec(source / "codec"), target / "codec", dtype=dtype)
     history = {"commit": _commit(), "stages": _stages(source)}
     (target / STAGES).write_text(json.dumps(history, indent=1) + "\n")

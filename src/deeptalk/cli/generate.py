@@ -302,14 +302,13 @@ class Work:
         import torch
 
         from deeptalk.cli.evaluation import about_model
-        from deeptalk.cli.opening import longest_clip_seconds
-        from deeptalk.cli.transcribe import LONGEST_SECONDS
         from deeptalk.decoding.answer import Limits
         from deeptalk.errors import ConfigError
         from deeptalk.evaluation.benchmarks.generation import BATCH_SIZE
         from deeptalk.evaluation.benchmarks.machine import device_name
         from deeptalk.evaluation.benchmarks.report_schema import RUN, check_report
         from deeptalk.evaluation.benchmarks.workers import Plan
+        from deeptalk.model.config import LONGEST_PART_SECONDS
         from deeptalk.model.weights import model_folder
 
         mode = self.mode
@@ -324,7 +323,7 @@ class Work:
         plan = Plan(
             model=self.model,
             mode=mode,
-            longest_seconds=min(LONGEST_SECONDS, longest_clip_seconds(loaded.model)),
+            longest_seconds=min(LONGEST_PART_SECONDS, loaded.model.config.longest_clip_seconds),
             options=self.drawing.options(most),
             seed=self.drawing.seed,
         )

@@ -6,8 +6,6 @@ import torch
 
 from deeptalk.decoding import DecodingOptions, LoadedModel, Sampling, load
 from deeptalk.errors import ConfigError
-from deeptalk.model import DeepTalk
-from deeptalk.model.encoder import MEL_FRAMES_PER_FRAME
 from deeptalk.model.folder import read_config
 from deeptalk.model.weights import MODEL_TYPE, model_folder
 
@@ -36,9 +34,3 @@ def drawing(*, temperature: float, top_k: int) -> DecodingOptions:
     if top_k and not temperature:
         raise ConfigError(f"--top-k {top_k} says from how many codes --temperature draws: give both.")
     return options
-
-
-def longest_clip_seconds(model: DeepTalk) -> float:
-    """How much speech the model's encoder can hear at a time."""
-    num_mel_frames = MEL_FRAMES_PER_FRAME * model.encoder.settings.max_positions
-    return num_mel_frames * model.mel.hop_length / model.mel.sample_rate

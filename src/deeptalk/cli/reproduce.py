@@ -135,7 +135,7 @@ def make_model(root: Path, *, workers: int, processes: int, compiled: bool, eval
     from deeptalk.cli.progress import bars
     from deeptalk.cli.times import Times
     from deeptalk.recipes import POCKET_PIPELINE
-    from deeptalk.recipes.pocket import POCKET_TEXT
+    from deeptalk.recipes.pocket import POCKET_SENTENCE_SECONDS, POCKET_TEXT
 
     screen, times = console(), Times(root / "times.json")
     with times.measure("data"):
@@ -147,7 +147,7 @@ def make_model(root: Path, *, workers: int, processes: int, compiled: bool, eval
     if not is_done:
         _tell_interruption()
     target = root / "pocket"
-    export(root / POCKET_PIPELINE[-1].name / "model", target)
+    export(root / POCKET_PIPELINE[-1].name / "model", target, sentence_seconds=POCKET_SENTENCE_SECONDS)
     screen.print(f"{target} · {times.seconds['training'] / 3600:.2f} hours of training")
     if evaluate:
         backbone, results = root / POCKET_TEXT.name / "model", root / "evaluation.json"

@@ -52,11 +52,9 @@ class Dialogues:
 
     def check(self, name: str, samples: "Float[Tensor, 'S']") -> None:
         """Raise AudioError for a question longer than the model can hear at a time."""
-        from deeptalk.cli.opening import longest_clip_seconds
-
         assert self._model is not None
         model = self._model.model
-        seconds, longest = len(samples) / model.mel.sample_rate, longest_clip_seconds(model)
+        seconds, longest = len(samples) / model.mel.sample_rate, model.config.longest_clip_seconds
         if seconds > longest:
             raise AudioError(f"{name}: too long, {seconds:.1f} s; this model hears at most {longest:g} s.")
 

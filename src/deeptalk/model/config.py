@@ -1,5 +1,6 @@
 """What a DeepTalk model is made of, as the plain values of its config.json."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
@@ -9,11 +10,14 @@ from deeptalk.backbone.extra import ExtraExperts
 from deeptalk.errors import ConfigError
 from deeptalk.model.adapter import AdapterConfig
 from deeptalk.model.embedding import Fusion
-from deeptalk.model.encoder import EncoderConfig
+from deeptalk.model.encoder import MEL_FRAMES_PER_FRAME, EncoderConfig
 from deeptalk.streams.layout import StreamLayout
 
 ROUTES = ("all", "text", "audio")
 """The experts that the rows of a modality may use."""
+
+LONGEST_PART_SECONDS = 30.0
+"""A longer recording is written down in parts, whatever a model can hear at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +27,8 @@ class DeepTalkConfig:
     ``audio_experts`` names the audio experts of each mixture-of-experts layer, or is None before the experts
     are divided. ``routing`` says which experts text and speech rows use: ``all``, ``text`` or ``audio``.
     ``extra_experts`` says which experts have been copied: the copies are the audio experts then, and being
-    made, are never made again.
+    made, are never made again. ``sentence_seconds`` is how long a sentence may be of a model that has learnt
+    from single ones: what is longer than one and a half is written down in parts.
     """
 
     encoder: EncoderConfig
@@ -35,8 +40,11 @@ class DeepTalkConfig:
     audio_experts: tuple[tuple[int, ...], ...] | None = None
     routing: Mapping[str, str] = field(default_factory=lambda: {"text": "all", "audio": "all"})
     extra_experts: ExtraExperts | None = None
+    sentence_seconds: float | None = None
 
     def __post_init__(self) -> None:
+        if self.sentence_seconds is not None and not 0.5 <= self.sentence_seconds < math.inf:
+            raise ConfigError(f"sentence_seconds must be at least 0.5, got {self.sentence_seconds}.")
         if self.fusion not in get_args(Fusion):
             raise ConfigError(f"fusion must be one of {', '.join(get_args(Fusion))}, got {self.fusion!r}.")
         if "model_type" not in self.backbone:
@@ -71,6 +79,19 @@ class DeepTalkConfig:
         """Whether text rows read the backbone alone, whose weights no stage may move (method.md, 14)."""
         return self.extra_experts is not None and self.extra_experts.is_lossless
 
+    @property
+    def longest_clip_seconds(self) -> float:
+        """How much speech the encoder can hear at a time."""
+        num_mel_frames = MEL_FRAMES_PER_FRAME * self.encoder.max_positions
+        return num_mel_frames * self.mel.hop_length / self.mel.sample_rate
+
+    def longest_part_seconds(self, seconds: float) -> float:
+        """How long the parts may be in which a recording of so many seconds is written down."""
+        longest, sentence = LONGEST_PART_SECONDS, self.sentence_seconds
+        if sentence is not None and seconds > 1.5 * sentence:
+            longest = sentence
+        return min(longest, self.longest_clip_seconds)
+
     @classmethod
     def tiny(cls, *, fusion: Fusion = "sum") -> "DeepTalkConfig":
         """A random model of every part, for tests."""
@@ -87,7 +108,11 @@ class DeepTalkConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for config.json."""
         experts = self.audio_experts
-        extra = {} if self.extra_experts is None else {"extra_experts": self.extra_experts.to_dict()}
+        extra: dict[str, Any] = {}
+        if self.extra_experts is not None:
+            extra["extra_experts"] = self.extra_experts.to_dict()
+        if self.sentence_seconds is not None:
+            extra["sentence_seconds"] = self.sentence_seconds
         return {
             "encoder": self.encoder.to_dict(),
             "adapter": self.adapter.to_dict(),
@@ -115,6 +140,7 @@ class DeepTalkConfig:
                 audio_experts=None if experts is None else tuple(tuple(layer) for layer in experts),
                 routing=dict(values["routing"]),
                 extra_experts=None if extra is None else ExtraExperts.from_dict(extra),
+                sentence_seconds=values.get("sentence_seconds"),
             )
         except KeyError as error:
             raise ConfigError(f"The config lacks the key {error}.") from error

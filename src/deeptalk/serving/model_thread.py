@@ -21,7 +21,6 @@ import torch
 from deeptalk.decoding import DecodingOptions, DialogueState, Limits, LoadedModel
 from deeptalk.decoding.speech import Voicing
 from deeptalk.errors import DeepTalkError
-from deeptalk.model.encoder import MEL_FRAMES_PER_FRAME
 from deeptalk.serving.allocator import return_freed_memory
 from deeptalk.serving.limits import ServerLimits
 from deeptalk.serving.memory import Memory, num_positions_of
@@ -156,9 +155,7 @@ class ModelThread:
     @property
     def longest_seconds(self) -> float:
         """How much speech the encoder can hear at a time."""
-        model = self.loaded.model
-        num_mel_frames = MEL_FRAMES_PER_FRAME * model.encoder.settings.max_positions
-        return num_mel_frames * model.mel.hop_length / model.mel.sample_rate
+        return self.loaded.model.config.longest_clip_seconds
 
     @property
     def num_answering(self) -> int:

@@ -9,7 +9,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from deeptalk.audio import decode_waveform, split_at_pauses
+from deeptalk.audio import audible_parts, decode_waveform
 from deeptalk.decoding import DecodingOptions
 from deeptalk.serving.audio_formats import encode_pcm
 from deeptalk.serving.files import RAW, check_form, encode_file, known_forms, media_type
@@ -152,7 +152,8 @@ async def _transcribed(
 ) -> Response:
     words: list[str] = []
     options = DecodingOptions(limits=service.thread.answer_limits)
-    for part in split_at_pauses(samples, longest_seconds=service.thread.longest_seconds):
+    longest = service.thread.loaded.model.config.longest_part_seconds(len(samples) / HEARD_RATE)
+    for part in audible_parts(samples, longest_seconds=longest):
         ear = answering.listen(part)
         async for piece in answering.pieces([ear], mode="asr", options=options):
             if isinstance(piece, Ended) and piece.turn is not None:

@@ -187,14 +187,18 @@ def test_what_can_not_be_heard_is_told_without_a_path_and_asked_again(speaking, 
     assert sum(respondent.calls) == 2
 
 
-def test_a_long_recording_is_transcribed_in_parts(respondent, tmp_path) -> None:
-    path = tone(tmp_path / "a.wav", 300, seconds=1.2)
-    hearing = Generator(respondent=respondent, mode="asr", longest_seconds=0.5)
+@pytest.mark.parametrize(("sentence", "longest"), [(None, 0.5), (0.5, 30.0)])
+def test_a_long_recording_is_transcribed_in_parts(
+    respondent, tmp_path, monkeypatch, sentence, longest
+) -> None:
+    path, model = tone(tmp_path / "a.wav", 300, seconds=1.2), respondent.engine.model
+    monkeypatch.setattr(model, "config", replace(model.config, sentence_seconds=sentence))
+    hearing = Generator(respondent=respondent, mode="asr", longest_seconds=longest)
     (one,) = generate([Ask(id="a", audio=path)], hearing, tmp_path, settings=SETTINGS) or ()
     (number,) = respondent.calls
     assert number >= 3
     samples = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
-    parts = generation.split_at_pauses(samples, longest_seconds=0.5)
+    parts = generation.audible_parts(samples, longest_seconds=0.5)
     texts = [respondent.answer([respondent.spoken(part)], mode="asr")[0] for part in parts]
     assert one.text == " ".join(part.text for part in texts if part.text)
     assert one.finish_reason == ("length" if any(p.finish_reason == "length" for p in texts) else "stop")

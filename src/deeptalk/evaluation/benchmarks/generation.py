@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import soundfile
 import torch
 
-from deeptalk.audio import load_waveform, resample, save_waveform, split_at_pauses
+from deeptalk.audio import audible_parts, load_waveform, resample, save_waveform
 from deeptalk.codec import Codec
 from deeptalk.errors import AudioError, DataError
 from deeptalk.evaluation.answers import Answered, Asked, Respondent
@@ -147,7 +147,9 @@ class Generator:
         except AudioError as error:
             return AudioError(str(error).replace(str(ask.audio), ask.audio.name))  # reports hold no paths
         if self.mode == "asr":
-            parts = split_at_pauses(samples, longest_seconds=self.longest_seconds)
+            config = self.respondent.engine.model.config
+            longest = min(self.longest_seconds, config.longest_part_seconds(len(samples) / SAMPLE_RATE))
+            parts = audible_parts(samples, longest_seconds=longest)
             return [self.respondent.spoken(part) for part in parts]
         if len(samples) > self.longest_seconds * SAMPLE_RATE:
             return AudioError(f"{ask.audio.name}: longer than {self.longest_seconds:g} s.")
