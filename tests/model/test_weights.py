@@ -231,6 +231,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "routing of nobody": (lambda f: edit_config(f, routing={}), r"routing must give .* got \{\}"),
     "routing a word": (lambda f: edit_config(f, routing="foo"), r"config\.json: "),
     "key of wrong type": (lambda f: edit_config(f, mel=3), r"config\.json: "),
+    "no sentence": (lambda f: edit_config(f, sentence_seconds=0), "sentence_seconds must be at least 0.5"),
+    "sentences of words": (lambda f: edit_config(f, sentence_seconds="long"), r"config\.json: "),
     "backbone of another family": (
         lambda f: edit_config(f, backbone={"model_type": "gpt2"}),
         "'gpt2' is not supported",
