@@ -431,6 +431,52 @@ POCKET_JOINT = Recipe(
     seed=80,
 )
 
+POCKET_JOINT_MORE = replace(
+    POCKET_JOINT,
+    name="pocket-joint-more",
+    # more that is asked and answered aloud, more puzzles in text
+    starts_from=("pocket-joint",),
+    mixture=(
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.12),
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.06, only=("facts", "smalltalk")),
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.03, only=("reasoning",)),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.05),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.02, only=("facts", "smalltalk")),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.01, only=("days_later",)),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.02, only=("reasoning", "strings")),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.01, only=("refusal",)),
+        Source(manifest="speech_train", task="text_to_speech", weight=0.02),
+        Source(manifest="answers", task="recite", weight=0.03),
+        Source(manifest="answers_more", task="recite", weight=0.06),
+        Source(manifest="aloud_more", task="recite", weight=0.03),
+        Source(manifest="aloud_drills", task="recite", weight=0.06),
+        Source(manifest="answers_more", task="read_aloud", weight=0.01),
+        Source(manifest="aloud_more", task="read_aloud", weight=0.01),
+        Source(manifest="aloud_drills", task="read_aloud", weight=0.03),
+        Source(manifest="reading", task="asr", weight=0.03),
+        Source(manifest="reading", task="asr", weight=0.03, only=("digit",)),
+        Source(manifest="questions", task="asr", weight=0.01),
+        Source(manifest="questions_more", task="asr", weight=0.02),
+        Source(manifest="questions_rest", task="asr", weight=0.02),
+        Source(manifest="mixed", task="asr", weight=0.01),
+        Source(manifest="drills", task="asr", weight=0.03),
+        Source(manifest="text_train", task="text_as_heard", weight=0.07),
+        Source(manifest="text_train", task="text_as_heard", weight=0.05, only=("facts",)),
+        Source(manifest="text_more", task="text_as_heard", weight=0.03),
+        Source(manifest="text_train", task="text_to_text", weight=0.05),
+        Source(manifest="text_train", task="text_to_text", weight=0.01, only=("days_later",)),
+        Source(manifest="text_more", task="text_to_text", weight=0.04),
+        Source(manifest="text_more", task="text_to_text", weight=0.02, only=("reasoning",)),
+        Source(manifest="reading_train", task="repeat", weight=0.01),
+    ),
+    optim=replace(POCKET_JOINT.optim, lr=1.0e-3),
+    schedule=Cosine(warmup_fraction=0.03, final_fraction=0.02),
+    num_steps=2_000,
+    average=0.997,
+    eval_every=500,
+    seed=82,
+)
+
 POCKET_PIPELINE = (
     POCKET_CODEC_AHEAD,
     POCKET_CODEC_PHONES,
@@ -445,4 +491,5 @@ POCKET_PIPELINE = (
     POCKET_AUDIO_EXPERTS,
     POCKET_TEXT_EXPERTS,
     POCKET_JOINT,
+    POCKET_JOINT_MORE,
 )
