@@ -159,6 +159,23 @@ def test_a_question_longer_than_the_model_hears_is_named(options, tone):
     assert len(result.stdout.splitlines()) == 1
 
 
+def of_sentences(model: Path, copy: Path, seconds: float | None) -> Path:
+    """A copy of a model that has learnt from sentences of so many seconds."""
+    shutil.copytree(model, copy)
+    noted = json.loads((copy / "config.json").read_text()) | {"sentence_seconds": seconds}
+    (copy / "config.json").write_text(json.dumps(noted))
+    return copy
+
+
+def test_a_question_longer_than_what_was_learnt_is_answered_with_a_warning(options, tone, tmp_path):
+    own = of_sentences(Path(options[1]), tmp_path / "model", 0.6)
+    given = ("--model", own, *options[2:], "--json")
+    result = run("talk", tone("a.wav", seconds=1.0), tone("b.wav"), *given)
+    assert len(result.stdout.splitlines()) == 2
+    (line,) = result.stderr.splitlines()
+    assert "a.wav: 1.0 s; this model has learnt from sentences of up to 0.6 s" in line
+
+
 def test_only_bad_recordings_need_no_model(bad_recordings):
     result = run("talk", *bad_recordings, "--model", "/nowhere", code=2)
     assert len(result.stderr.splitlines()) == len(bad_recordings)
@@ -250,9 +267,7 @@ def test_the_built_in_model_writes_down_one_sentence_after_the_other(tmp_path: P
 def test_a_file_is_split_where_it_is_longer_than_asked(
     longest, sentence, parts, model_folder, tone, tmp_path, monkeypatch
 ):
-    own = shutil.copytree(model_folder, tmp_path / "model")
-    noted = json.loads((own / "config.json").read_text()) | {"sentence_seconds": sentence}
-    (own / "config.json").write_text(json.dumps(noted))
+    own = of_sentences(model_folder, tmp_path / "model", sentence)
     heard = []
     monkeypatch.setattr(Conversation, "transcribe", lambda _, part: heard.append(len(part)) or "said")
     monkeypatch.setattr(DeepTalkConfig, "longest_clip_seconds", 30.0)

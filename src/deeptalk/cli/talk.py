@@ -1,5 +1,6 @@
 """``deeptalk talk``: spoken or typed questions in, spoken answers out."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -51,12 +52,18 @@ class Dialogues:
         return self._current
 
     def check(self, name: str, samples: "Float[Tensor, 'S']") -> None:
-        """Raise AudioError for a question longer than the model can hear at a time."""
+        """Raise AudioError for a question longer than the model can hear at a time; warn of a long one."""
         assert self._model is not None
-        model = self._model.model
-        seconds, longest = len(samples) / model.mel.sample_rate, model.config.longest_clip_seconds
+        config = self._model.model.config
+        seconds, longest = len(samples) / config.mel.sample_rate, config.longest_clip_seconds
         if seconds > longest:
             raise AudioError(f"{name}: too long, {seconds:.1f} s; this model hears at most {longest:g} s.")
+        if not config.is_one_sentence(seconds):
+            print(
+                f"{name}: {seconds:.1f} s; this model has learnt from sentences of up to "
+                f"{config.sentence_seconds:g} s and may misunderstand a longer question.",
+                file=sys.stderr,
+            )
 
 
 def talk(

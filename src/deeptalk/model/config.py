@@ -87,10 +87,14 @@ class DeepTalkConfig:
 
     def longest_part_seconds(self, seconds: float) -> float:
         """How long the parts may be in which a recording of so many seconds is written down."""
-        longest, sentence = LONGEST_PART_SECONDS, self.sentence_seconds
-        if sentence is not None and seconds > 1.5 * sentence:
-            longest = sentence
-        return min(longest, self.longest_clip_seconds)
+        is_one, sentence = self.is_one_sentence(seconds), self.sentence_seconds
+        return min(
+            LONGEST_PART_SECONDS if is_one or sentence is None else sentence, self.longest_clip_seconds
+        )
+
+    def is_one_sentence(self, seconds: float) -> bool:
+        """Whether the model has learnt to hear so much at a time."""
+        return self.sentence_seconds is None or seconds <= 1.5 * self.sentence_seconds
 
     @classmethod
     def tiny(cls, *, fusion: Fusion = "sum") -> "DeepTalkConfig":
