@@ -1,6 +1,7 @@
 """Who listens for a reward: the model itself, the unigram judge, Whisper from a folder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from transformers import (
     WhisperTokenizerFast,
 )
 
+from deeptalk.audio import audible_parts
 from deeptalk.decoding import LoadedModel
 from deeptalk.errors import ConfigError
 from deeptalk.evaluation.judge import SpeechJudge
@@ -37,6 +39,17 @@ def test_the_model_hears_what_is_long_enough(loaded: LoadedModel, monkeypatch: p
     assert empty == ""
     assert first == again
     assert ears.transcribe([], sample_rate=24_000) == []
+
+
+def test_a_model_of_sentences_hears_one_after_the_other(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("deeptalk.evaluation.recognisers._MOST_TOKENS", 4)
+    sounds, ears = [noise(1.2, 16_000), noise(0.5, 16_000)], ModelRecogniser(loaded)
+    (whole, short) = ears.transcribe(sounds, sample_rate=16_000)
+    monkeypatch.setattr(loaded.model, "config", replace(loaded.model.config, sentence_seconds=0.5))
+    parts = audible_parts(sounds[0], longest_seconds=0.5)
+    expected = " ".join(filter(None, ears.transcribe(parts, sample_rate=16_000)))
+    assert ears.transcribe(sounds, sample_rate=16_000) == [expected, short]
+    assert expected != whole
 
 
 def test_the_judge_is_the_one_without_word_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

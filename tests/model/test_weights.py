@@ -123,6 +123,17 @@ def test_banks_are_stored_in_stock_order(tmp_path: Path, build: Build, tokenizer
         assert torch.equal(tensor, model.state_dict()[name]), name
 
 
+def test_how_long_a_sentence_is_stands_in_the_config(folder: Path) -> None:
+    assert "sentence_seconds" not in json.loads((folder / "config.json").read_text())
+    plain = DeepTalkConfig.tiny()  # hears 1.28 s at a time
+    assert (plain.longest_part_seconds(9.0), plain.is_one_sentence(9.0)) == (1.28, True)
+    config = replace(plain, sentence_seconds=0.8)
+    assert DeepTalkConfig.from_dict(config.to_dict()) == config
+    assert [config.longest_part_seconds(seconds) for seconds in (1.2, 1.21)] == [1.28, 0.8]
+    long = replace(config, encoder=replace(plain.encoder, max_positions=4_000), sentence_seconds=50.0)
+    assert [long.longest_part_seconds(seconds) for seconds in (75.0, 75.1)] == [30.0, 30.0]
+
+
 def test_half_precision_on_disk(tmp_path: Path, build: Build, tokenizer_path: Path) -> None:
     model = build()
     save(model, tmp_path / "half", tokenizer_path=tokenizer_path, provenance={}, dtype=torch.float16)
@@ -231,7 +242,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "routing of nobody": (lambda f: edit_config(f, routing={}), r"routing must give .* got \{\}"),
     "routing a word": (lambda f: edit_config(f, routing="foo"), r"config\.json: "),
     "key of wrong type": (lambda f: edit_config(f, mel=3), r"config\.json: "),
-    "no sentence": (lambda f: edit_config(f, sentence_seconds=0), "sentence_seconds must be at least 0.5"),
+    "no sentence": (lambda f: edit_config(f, sentence_seconds=0), "sentence_seconds must be finite and at"),
     "sentences of words": (lambda f: edit_config(f, sentence_seconds="long"), r"config\.json: "),
     "backbone of another family": (
         lambda f: edit_config(f, backbone={"model_type": "gpt2"}),

@@ -83,13 +83,13 @@ def test_values_from_before_a_field_with_a_default_are_the_same_recipe():
 
 
 def test_values_that_differ_are_another_recipe():
-    ahead, aligned = RECIPES["pocket-codec-ahead"], RECIPES["pocket-audio-experts"]
+    ahead, spoken = RECIPES["pocket-codec-ahead"], RECIPES["pocket-audio-experts"]
     assert not ahead.makes_the_same_as(stored(ahead, "model.codec.look_ahead_frames"))  # 1, not the default
-    assert not aligned.makes_the_same_as(stored(aligned, "objective.alignment"))
-    assert not aligned.makes_the_same_as(stored(aligned, "objective.alignment.word_weight"))
-    assert not aligned.makes_the_same_as(stored(aligned, "mixture.3.manifest"))  # it has no default
-    assert not aligned.makes_the_same_as(stored(aligned) | {"dropped": 1})
-    assert not aligned.makes_the_same_as(stored(aligned) | {"mixture": stored(aligned)["mixture"][:-1]})
+    assert not spoken.makes_the_same_as(stored(spoken, "objective.alignment"))
+    assert not spoken.makes_the_same_as(stored(spoken, "objective.alignment.word_weight"))
+    assert not spoken.makes_the_same_as(stored(spoken, "mixture.3.manifest"))  # it has no default
+    assert not spoken.makes_the_same_as(stored(spoken) | {"dropped": 1})
+    assert not spoken.makes_the_same_as(stored(spoken) | {"mixture": stored(spoken)["mixture"][:-1]})
     assert not JOINT.makes_the_same_as(stored(override(JOINT, "optim.lr=1e-5")))
 
 
@@ -152,9 +152,18 @@ def test_a_cosine_ended_early_is_the_long_one_and_then_straight():
     assert factors[100] == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize("wrong", [{"horizon": 0.9}, {"horizon": float("nan")}, {"cooldown_fraction": 0.98}])
-def test_a_schedule_that_fits_no_stage_is_refused(wrong):
-    with pytest.raises(ConfigError, match="horizon must be at least 1"):
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"horizon": 0.9}, "horizon must be at least 1"),
+        ({"horizon": float("inf"), "cooldown_fraction": 0.1}, "finite"),
+        ({"horizon": float("nan")}, "finite"),
+        ({"cooldown_fraction": 0.98}, "1 - warmup_fraction"),
+        ({"horizon": 2.0}, "needs a cooldown_fraction"),
+    ],
+)
+def test_a_schedule_that_fits_no_stage_is_refused(wrong, reason):
+    with pytest.raises(ConfigError, match=reason):
         Cosine(**wrong)
 
 

@@ -34,7 +34,7 @@ def split_at_pauses(
 def audible_parts(
     samples: Float[Tensor, "S"], *, longest_seconds: float, sample_rate: int = 16_000
 ) -> list[Float[Tensor, "_"]]:
-    """The parts of `split_at_pauses` in which there is something to hear."""
+    """The parts of `split_at_pauses` in which there is something to hear; all where there is nothing."""
     parts = split_at_pauses(samples, longest_seconds=longest_seconds, sample_rate=sample_rate)
     return [part for part in parts if _is_audible(part, sample_rate)] or parts
 

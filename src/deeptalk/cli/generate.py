@@ -308,7 +308,6 @@ class Work:
         from deeptalk.evaluation.benchmarks.machine import device_name
         from deeptalk.evaluation.benchmarks.report_schema import RUN, check_report
         from deeptalk.evaluation.benchmarks.workers import Plan
-        from deeptalk.model.config import LONGEST_PART_SECONDS
         from deeptalk.model.weights import model_folder
 
         mode = self.mode
@@ -323,7 +322,7 @@ class Work:
         plan = Plan(
             model=self.model,
             mode=mode,
-            longest_seconds=min(LONGEST_PART_SECONDS, loaded.model.config.longest_clip_seconds),
+            longest_seconds=loaded.model.config.longest_part_seconds(0.0),
             options=self.drawing.options(most),
             seed=self.drawing.seed,
         )

@@ -16,8 +16,8 @@ def transcribe(
         typer.Option(
             "--longest",
             metavar="SECONDS",
-            help="A FILE that is longer is split at its pauses. 30 unless given, and 4 for a FILE over 6 s "
-            "where the model has learnt from single sentences, as the built-in one.",
+            help="A FILE that is longer is split at its pauses. Unless given 30, and of a model that has "
+            "learnt from single sentences one of them: of the built-in one 4, for a FILE over 6.",
             min=1.0,
             show_default=False,
         ),

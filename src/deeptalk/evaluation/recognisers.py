@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from deeptalk.audio import resample
+from deeptalk.audio import audible_parts, resample
 from deeptalk.decoding import LoadedModel
 from deeptalk.decoding.answer import Limits
 from deeptalk.errors import ConfigError
@@ -56,12 +56,18 @@ class ModelRecogniser:
     def transcribe(self, sounds: Sequence[Float[Tensor, "S"]], *, sample_rate: int) -> list[str]:
         """The words of each sound; one shorter than a tenth of a second has none."""
         clips = [resample(sound, source_rate=sample_rate, target_rate=SAMPLE_RATE) for sound in sounds]
-        heard = [i for i, clip in enumerate(clips) if len(clip) >= _SHORTEST]
-        asked = [self._respondent.spoken(clips[i]) for i in heard]
-        texts = [""] * len(clips)
-        for i, answer in zip(heard, self._respondent.answer(asked, mode="asr"), strict=True):
-            texts[i] = answer.text
-        return texts
+        long_enough = [(i, clip) for i, clip in enumerate(clips) if len(clip) >= _SHORTEST]
+        parts = [(i, part) for i, clip in long_enough for part in self._parts(clip)]
+        asked = [self._respondent.spoken(part) for _, part in parts]
+        texts: list[list[str]] = [[] for _ in clips]
+        for (i, _), answer in zip(parts, self._respondent.answer(asked, mode="asr"), strict=True):
+            texts[i].append(answer.text)
+        return [" ".join(filter(None, said)) for said in texts]
+
+    def _parts(self, clip: Float[Tensor, "S"]) -> list[Float[Tensor, "_"]]:
+        """As much at a time as the model has learnt to hear."""
+        config = self._respondent.engine.model.config
+        return audible_parts(clip, longest_seconds=config.longest_part_seconds(len(clip) / SAMPLE_RATE))
 
 
 class JudgeRecogniser:

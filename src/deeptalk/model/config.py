@@ -44,7 +44,9 @@ class DeepTalkConfig:
 
     def __post_init__(self) -> None:
         if self.sentence_seconds is not None and not 0.5 <= self.sentence_seconds < math.inf:
-            raise ConfigError(f"sentence_seconds must be at least 0.5, got {self.sentence_seconds}.")
+            raise ConfigError(
+                f"sentence_seconds must be finite and at least 0.5, got {self.sentence_seconds}."
+            )
         if self.fusion not in get_args(Fusion):
             raise ConfigError(f"fusion must be one of {', '.join(get_args(Fusion))}, got {self.fusion!r}.")
         if "model_type" not in self.backbone:
@@ -87,13 +89,13 @@ class DeepTalkConfig:
 
     def longest_part_seconds(self, seconds: float) -> float:
         """How long the parts may be in which a recording of so many seconds is written down."""
-        is_one, sentence = self.is_one_sentence(seconds), self.sentence_seconds
-        return min(
-            LONGEST_PART_SECONDS if is_one or sentence is None else sentence, self.longest_clip_seconds
-        )
+        longest = min(LONGEST_PART_SECONDS, self.longest_clip_seconds)
+        if self.sentence_seconds is None or self.is_one_sentence(seconds):
+            return longest
+        return min(longest, self.sentence_seconds)
 
     def is_one_sentence(self, seconds: float) -> bool:
-        """Whether the model has learnt to hear so much at a time."""
+        """Whether the model has learnt to hear so much at a time; sentences may be half as long again."""
         return self.sentence_seconds is None or seconds <= 1.5 * self.sentence_seconds
 
     @classmethod

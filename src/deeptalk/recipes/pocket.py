@@ -13,12 +13,7 @@ from deeptalk.training.codec import CodecTraining
 from deeptalk.training.ctc import Ctc
 from deeptalk.training.masking import Masking
 from deeptalk.training.optim import AdamW, Muon
-from deeptalk.training.parts import (
-    CodecPart,
-    DialoguePart,
-    EncoderPart,
-    TextPart,
-)
+from deeptalk.training.parts import CodecPart, DialoguePart, EncoderPart, TextPart
 from deeptalk.training.recipe import ByLoad, Recipe, Source
 from deeptalk.training.schedule import Cosine
 from deeptalk.training.supervised import Alignment, Supervised
@@ -84,7 +79,7 @@ POCKET_TEXT = Recipe(
 POCKET_MEL = MelSpec(reference="fixed")
 
 POCKET_SENTENCE_SECONDS = 4.0
-"""Half of the questions that it hears are shorter than 2.3 to 2.8 s, 99 of 100 than 4 to 6.3 s, by part."""
+"""Half of its questions are shorter than 2.3 to 2.8 s, 99 of 100 than 4 to 6.3 s, by part of the data."""
 
 POCKET_HEARING = EncoderPart(
     encoder=EncoderConfig(

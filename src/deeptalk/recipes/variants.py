@@ -9,7 +9,6 @@ speech, as text alone has nothing to teach it. ``deeptalk reproduce`` trains and
 from dataclasses import dataclass, replace
 
 from deeptalk.experts import Routing
-from deeptalk.model.adapter import AdapterConfig
 from deeptalk.recipes.pocket import (
     POCKET_ALIGN,
     POCKET_AUDIO_EXPERTS,
@@ -19,6 +18,7 @@ from deeptalk.recipes.pocket import (
 )
 from deeptalk.training.optim import Muon
 from deeptalk.training.recipe import Appended, AtRandom, ByLoad, Copies, Recipe, Source
+from deeptalk.training.schedule import Cosine
 from deeptalk.training.supervised import Supervised
 
 SHIPPED_ENCODER, SHIPPED_CODEC = "shipped-encoder", "shipped-codec"
@@ -66,7 +66,7 @@ def linked(name: str, about: str, **stages: Recipe) -> Variant:
     return Variant(name=name, about=about, stages=tuple(done))
 
 
-# stands for the pretrained language model, as pocket-text does, in a fifth of the steps
+# stands for the pretrained language model, as pocket-text does, in half of the steps
 BRIEF_TEXT = replace(
     POCKET_TEXT,
     name="pocket-brief-text",
@@ -75,27 +75,17 @@ BRIEF_TEXT = replace(
         Source(manifest="text_more", task="text_to_text", weight=0.18),
         Source(manifest="reading_train", task="repeat", weight=0.08),
     ),
-    optim=Muon(lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05, matrices=("*layers.*", "!*.gate.weight")),
     num_steps=2_400,
 )
 
-# frames carry the words that they are like, and stand 160 ms apart: what a short run can learn to read
+# frames stand 160 ms apart: what a short run can learn to read
 BRIEF_ALIGN = replace(
     POCKET_ALIGN,
     name="pocket-brief-align",
     starts_from=(SHIPPED_ENCODER, "pocket-brief-text", SHIPPED_CODEC),
     model=replace(
         POCKET_ALIGN.model,
-        adapter=AdapterConfig(
-            kind="gated_mlp",
-            stride=8,
-            in_width=192,
-            hidden=160,
-            out_width=192,
-            levelled=True,
-            worded=True,
-            dropout=0.1,
-        ),
+        adapter=replace(POCKET_ALIGN.model.adapter, stride=8, hidden=160),
     ),
     mixture=(
         Source(manifest="reading", task="asr", weight=0.3),
@@ -154,6 +144,7 @@ ADAPTIVE_JOINT = replace(
     objective=Supervised(
         text_weight=1.0, balance_weight=0.0005, code_noise=0.4, hearing_weight=0.1, words_alone=0.5
     ),
+    schedule=Cosine(warmup_fraction=0.03, final_fraction=0.02),
     accumulate=2,
     num_steps=200,
     encoded_passes=1,

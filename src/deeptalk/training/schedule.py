@@ -11,9 +11,8 @@ from deeptalk.training.objective import added
 class Cosine:
     """Linear warm-up, then half a cosine down to `final_fraction` of the peak.
 
-    The cosine is `horizon` times as long as the stage. Where that cuts it short, the rate falls to the same
-    end in a straight line over the last `cooldown_fraction` of the steps (Hägele et al. 2024,
-    arXiv 2405.18392): a long run can be ended early, and gone on with from before its cooldown.
+    A cosine `horizon` times as long as the stage is ended early: over the last `cooldown_fraction` of the
+    steps the rate falls to the same end in a straight line (Hägele et al. 2024, arXiv 2405.18392).
     """
 
     warmup_fraction: float = 0.03
@@ -27,11 +26,13 @@ class Cosine:
                 "warmup_fraction must be in [0, 1) and final_fraction in [0, 1], "
                 f"got {self.warmup_fraction} and {self.final_fraction}."
             )
-        if not self.horizon >= 1 or not 0 <= self.cooldown_fraction <= 1 - self.warmup_fraction:
+        if not 1 <= self.horizon < math.inf or not 0 <= self.cooldown_fraction <= 1 - self.warmup_fraction:
             raise ConfigError(
-                "horizon must be at least 1 and cooldown_fraction in [0, 1 - warmup_fraction], "
+                "horizon must be at least 1 and finite and cooldown_fraction in [0, 1 - warmup_fraction], "
                 f"got {self.horizon} and {self.cooldown_fraction}."
             )
+        if self.horizon > 1 and not self.cooldown_fraction:
+            raise ConfigError(f"a horizon of {self.horizon} needs a cooldown_fraction to come down by.")
 
     def factor(self, step: int, num_steps: int) -> float:
         """The fraction of the peak rate at `step`, which counts from 0."""

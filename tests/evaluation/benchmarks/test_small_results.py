@@ -16,12 +16,14 @@ from deeptalk.evaluation.benchmarks.small_findings import APPEARS, OPEN, REVERSE
 from deeptalk.evaluation.benchmarks.small_page import page
 from deeptalk.evaluation.benchmarks.small_report import Part, Report, markdown, rows_of
 from deeptalk.evaluation.benchmarks.small_results import Places, build_report
+from deeptalk.evaluation.benchmarks.small_runs import read_runs
 from deeptalk.evaluation.metrics import share_score, wer_score
 from deeptalk.experts.load import ExpertLoad, write_load
 from deeptalk.recipes.variants import VARIANTS
 
 MODEL = "0123456789abcdef"
 ALL = ("start", *VARIANTS)
+RUNS = Path(__file__).parents[3] / "docs" / "results" / "pocket" / "runs"
 
 
 @pytest.fixture
@@ -49,6 +51,12 @@ def places(tmp_path: Path) -> Places:
     (tmp_path / "report.json").write_text(json.dumps({"errors": errors}))
     runs = tmp_path / "runs"
     return Places(runs=runs, assets=assets, report=tmp_path / "report.json", figure=tmp_path / "load.png")
+
+
+def test_the_published_runs_are_of_the_recipes_of_today():
+    runs = read_runs(RUNS, ALL, recipes_of=stages_of)
+    assert set(runs) == set(ALL)
+    assert not [(run.name, run.seed, run.stale) for group in runs.values() for run in group if run.stale]
 
 
 def build(places: Places) -> Report:

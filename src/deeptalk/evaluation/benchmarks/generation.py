@@ -98,8 +98,9 @@ class Generator:
     """How items are asked of one model.
 
     ``mode`` is ``text``, ``asr`` or ``speaker:VOICE``; the last needs ``codec``. With ``asr`` a recording
-    over ``longest_seconds`` is split at its pauses, else it is refused. Where something is drawn, an item's
-    answer depends on ``seed`` and its id, not on the items beside it.
+    over ``longest_seconds``, or over what the model has learnt to hear at a time, is split at its pauses and
+    heard without its silent parts; else it is refused over ``longest_seconds``. Where something is drawn, an
+    item's answer depends on ``seed`` and its id, not on the items beside it.
     """
 
     respondent: Respondent

@@ -51,7 +51,8 @@ def text_backbone(loaded: LoadedModel, folder: Path) -> LoadedModel:
     """
     _check_tokenizer(loaded, folder)
     ours, free = loaded.model, {"text": "all", "audio": "all"}
-    config = replace(ours.config, fusion="sum", audio_experts=None, extra_experts=None, routing=free)
+    bare = {"audio_experts": None, "extra_experts": None, "sentence_seconds": None}
+    config = replace(ours.config, fusion="sum", routing=free, **bare)
     other = DeepTalk(config, encoder=ours.encoder, backbone=open_backbone(folder), tokenizer=ours.tokenizer)
     for name, weight in other.state_dict().items():
         if not name.startswith(("encoder.", "backbone.")):
