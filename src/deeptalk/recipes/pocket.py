@@ -426,6 +426,8 @@ POCKET_JOINT = Recipe(
     seed=80,
 )
 
+_PUZZLES = ("chain", "compare", "pair", "possession", "extreme", "contains")
+
 POCKET_JOINT_MORE = replace(
     POCKET_JOINT,
     name="pocket-joint-more",
@@ -472,6 +474,49 @@ POCKET_JOINT_MORE = replace(
     seed=82,
 )
 
+POCKET_JOINT_PUZZLES = replace(
+    POCKET_JOINT_MORE,
+    name="pocket-joint-puzzles",
+    # who has what, who is taller, which number is the smallest: what text still gets wrong, a quarter of all
+    starts_from=("pocket-joint-more",),
+    mixture=(
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.11),
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.05, only=("facts", "smalltalk")),
+        Source(manifest="speech_train", task="speech_to_speech", weight=0.02, only=("reasoning",)),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.04),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.03, only=("facts", "smalltalk")),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.01, only=("days_later",)),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.01, only=("reasoning", "strings")),
+        Source(manifest="speech_train", task="speech_to_text", weight=0.01, only=("refusal",)),
+        Source(manifest="speech_train", task="text_to_speech", weight=0.01),
+        Source(manifest="answers", task="recite", weight=0.02),
+        Source(manifest="answers_more", task="recite", weight=0.04),
+        Source(manifest="aloud_more", task="recite", weight=0.02),
+        Source(manifest="aloud_drills", task="recite", weight=0.05),
+        Source(manifest="answers_more", task="read_aloud", weight=0.01),
+        Source(manifest="aloud_drills", task="read_aloud", weight=0.03),
+        Source(manifest="reading", task="asr", weight=0.02),
+        Source(manifest="reading", task="asr", weight=0.03, only=("digit",)),
+        Source(manifest="questions", task="asr", weight=0.01),
+        Source(manifest="questions_more", task="asr", weight=0.02),
+        Source(manifest="questions_rest", task="asr", weight=0.01),
+        Source(manifest="mixed", task="asr", weight=0.01),
+        Source(manifest="drills", task="asr", weight=0.02),
+        Source(manifest="text_train", task="text_as_heard", weight=0.04),
+        Source(manifest="text_train", task="text_as_heard", weight=0.03, only=("facts",)),
+        Source(manifest="text_more", task="text_as_heard", weight=0.05, only=_PUZZLES),
+        Source(manifest="text_train", task="text_to_text", weight=0.05),
+        Source(manifest="text_train", task="text_to_text", weight=0.01, only=("days_later",)),
+        Source(manifest="text_more", task="text_to_text", weight=0.04),
+        Source(manifest="text_more", task="text_to_text", weight=0.19, only=_PUZZLES),
+        Source(manifest="reading_train", task="repeat", weight=0.01),
+    ),
+    num_steps=1_400,
+    average=0.995,
+    eval_every=350,
+    seed=84,
+)
+
 POCKET_PIPELINE = (
     POCKET_CODEC_AHEAD,
     POCKET_CODEC_PHONES,
@@ -487,4 +532,5 @@ POCKET_PIPELINE = (
     POCKET_TEXT_EXPERTS,
     POCKET_JOINT,
     POCKET_JOINT_MORE,
+    POCKET_JOINT_PUZZLES,
 )

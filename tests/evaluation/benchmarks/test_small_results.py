@@ -80,7 +80,7 @@ def write_rows(places: Places, wer: Mapping[str, int]) -> None:
         score = {"value": errors, "unit": "% WER", "count": errors, "total": 100, **bounds}
         names = [f"{kind}_wer/{judge}" for kind in ("own", "target") for judge in ("bigram", "unigram")]
         one = {"scores": dict.fromkeys(names, score), "mean_frames": 20.0}
-        rows[label] = {"answers": one, "hard": one, "about": {"commit": "c9"}}
+        rows[label] = {"answers": one, "hard": one, "about": {"commit": "c9", "model": MODEL}}
     floor = {name: {"floor_wer/bigram": share_score("", 1, 100).to_dict()} for name in ("answers", "hard")}
     (places.runs / "table-1.json").write_text(json.dumps({"rows": rows, "floor": floor}))
 
@@ -115,6 +115,17 @@ def test_why_dpo_has_not_helped_is_told_in_figures(places):
     write_rows(places, {"shipped top-k 1": 12, "dpo top-k 1": 6})
     path.write_text(json.dumps(json.loads(path.read_text()) | {"preference": preference}))
     assert "Why not" not in part_of(places, "table-1").finding
+
+
+def test_rows_of_an_earlier_model_say_so(places):
+    places.runs.mkdir()
+    write_rows(places, {"shipped top-k 1": 12, "dpo top-k 1": 10})
+    path = places.runs / "table-1.json"
+    assert "shipped before" not in part_of(places, "table-1").finding
+    rows = json.loads(path.read_text())
+    rows["rows"]["shipped top-k 1"]["about"] |= {"model": "another", "when": "2026-11-28T15:48:03+00:00"}
+    path.write_text(json.dumps(rows))
+    assert "(weights of 2026-11-28, which shipped before)" in part_of(places, "table-1").finding
 
 
 def test_without_results_every_cell_of_a_variant_is_not_run(places):

@@ -122,7 +122,8 @@ def _table_1(runs: Runs) -> str:
     ]
     if not told:
         return "WER of speech against its own text before and after DPO: not run."
-    return f"WER of speech against its own text, before and after DPO: {'; '.join(told)}.{_why_not(runs)}"
+    of = "".join(f" ({run.about})" for run in runs.get("top-k 1", ()) if run.about)
+    return f"WER of speech against its own text, before and after DPO{of}: {'; '.join(told)}.{_why_not(runs)}"
 
 
 def _why_not(runs: Runs) -> str:

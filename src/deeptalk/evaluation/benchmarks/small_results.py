@@ -58,7 +58,7 @@ def read_all(places: Places, variants: Sequence[str], *, recipes_of: RecipesOf) 
     found |= read_shipped(places.assets, places.report if places.report.is_file() else None)
     found[CASCADE] = read_measured(places.runs / f"{CASCADE}.json", CASCADE, model=model)
     found[LATENCY] = read_latency(places.runs / f"{LATENCY}.json", model=model)
-    return found | read_rows(places.runs / f"{TABLE_1}.json") | _loads(places, trained)
+    return found | read_rows(places.runs / f"{TABLE_1}.json", model=model) | _loads(places, trained)
 
 
 def build_report(places: Places, variants: Sequence[str], *, recipes_of: RecipesOf) -> Report:

@@ -154,10 +154,11 @@ def read_measured(path: Path, name: str, *, model: str) -> tuple[Run, ...]:
     return (_measured_run(stage, about),)
 
 
-def read_rows(path: Path) -> dict[str, tuple[Run, ...]]:
+def read_rows(path: Path, *, model: str) -> dict[str, tuple[Run, ...]]:
     """The rows of table 1, named ``top-k N`` and ``dpo top-k N`` whatever the model is called, and the floor.
 
-    A score is named by its list, for example ``answers/own_wer/bigram``.
+    A score is named by its list, for example ``answers/own_wer/bigram``. Rows of another model than that of
+    the hash ``model`` say so in ``about``.
     """
     if not path.is_file():
         return {}
@@ -178,7 +179,10 @@ def read_rows(path: Path) -> dict[str, tuple[Run, ...]]:
                 minutes=after.get("processor_minutes"),
                 peak_memory_mb=after.get("peak_memory_mb"),
             )
-            found[name] = (replace(_measured_run(stage, about), about=_pairs_told(after) if after else ""),)
+            told = _pairs_told(after) if after else ""
+            if not name.startswith("dpo") and about.get("model") != model:
+                told = f"weights of {str(about.get('when'))[:10]}, which shipped before"
+            found[name] = (replace(_measured_run(stage, about), about=told),)
         floor = {}
         for part, kept in (values.get("floor") or {}).items():
             floor |= _scores(
