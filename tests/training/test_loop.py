@@ -1,5 +1,6 @@
 """The loop on a small linear task whose every number can be worked out."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from deeptalk.errors import CheckpointError
+from deeptalk.errors import CheckpointError, ConfigError
 from deeptalk.training import states
 from deeptalk.training.checkpoint import (
     checkpoints,
@@ -145,9 +146,10 @@ def test_counts_over_accumulation_equal_one_big_batch():
     torch.testing.assert_close(micro.weight, whole.weight)
 
 
-@pytest.mark.parametrize("average", [None, 0.9])
-def test_six_steps_equal_three_and_three_more(tmp_path: Path, average: float | None):
-    recipe = dataclasses.replace(RECIPE, objective=Squares(noise=0.1), average=average)
+@pytest.mark.parametrize(("average", "start_share"), [(None, 0.0), (0.9, 0.0), (0.9, 0.25)])
+def test_six_steps_equal_three_and_three_more(tmp_path: Path, average: float | None, start_share: float):
+    objective = Squares(noise=0.1)
+    recipe = dataclasses.replace(RECIPE, objective=objective, average=average, start_share=start_share)
     torch.manual_seed(0)
     run(straight := linear(), recipe)
 
@@ -363,6 +365,19 @@ def test_an_interruption_in_the_last_step_still_gives_the_average(tmp_path: Path
     (last,) = list(reports)
     assert not last.is_interrupted
     assert torch.equal(model.weight, straight.weight)
+
+
+def test_a_result_holds_a_share_of_the_weights_that_it_began_with():
+    trained = dataclasses.replace(RECIPE, average=0.9)
+    torch.manual_seed(3)
+    start = nn.Linear(3, 1)
+    run(alone := copy.deepcopy(start), trained)
+    run(blended := copy.deepcopy(start), dataclasses.replace(trained, start_share=0.25))
+    assert not torch.equal(alone.weight, start.weight)
+    torch.testing.assert_close(blended.weight, 0.75 * alone.weight + 0.25 * start.weight)
+    for wrong in ({"start_share": 1.0}, {"start_share": -0.1}, {"start_share": 0.5, "average": None}):
+        with pytest.raises(ConfigError, match="start_share is a share"):
+            dataclasses.replace(trained, **wrong)
 
 
 def test_evaluation_runs_on_its_steps_and_adds_batches():

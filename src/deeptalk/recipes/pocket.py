@@ -513,6 +513,7 @@ POCKET_JOINT_PUZZLES = replace(
     ),
     num_steps=1_400,
     average=0.995,
+    start_share=0.5,
     eval_every=350,
     seed=84,
 )

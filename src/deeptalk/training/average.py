@@ -1,10 +1,23 @@
-"""An exponential moving average of the weights that train: steadier than the last step's."""
+"""Averages of weights: a moving one over the steps, and one with the weights that a stage began with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+
+def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the parameters that train, by name."""
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def blend(model: nn.Module, weights: Mapping[str, Tensor], *, share: float) -> None:
+    """Move the model's weights by ``share`` of the way to ``weights`` (WiSE-FT, arXiv 2109.01903, eq. 1)."""
+    for name, parameter in model.named_parameters():
+        if name in weights:
+            parameter.lerp_(weights[name].to(parameter), share)
 
 
 class WeightAverage:
@@ -12,9 +25,7 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, *, decay: float) -> None:
         self.decay = decay
-        self.tensors: dict[str, Tensor] = {
-            name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
-        }
+        self.tensors = trainable_weights(model)
 
     @torch.no_grad()
     def update(self, model: nn.Module, *, step: int) -> None:

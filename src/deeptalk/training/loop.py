@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from deeptalk.errors import CheckpointError, DataError, DeepTalkError
-from deeptalk.training.average import WeightAverage
+from deeptalk.training.average import WeightAverage, blend, trainable_weights
 from deeptalk.training.checkpoint import (
     WHOLE,
     Progress,
@@ -106,7 +106,8 @@ def train(
 
     `objective` is the recipe's own, bound to what only the run knows; left out, it is the recipe's as it is.
     Checkpoints go to `folder`, where `resume` goes on from the last one that is whole. After the last step
-    the model holds the averaged weights if the recipe asks for them, and in the first process it is whole.
+    the model holds the averaged weights if the recipe asks for them, with a share of those it began with, and
+    in the first process it is whole.
     An interruption saves, reports and ends the iteration. `asked` is the recipe before its epochs were
     counted in steps and its micro-batches shared; another number of processes may go on with a run of it.
     Groups of `expert_parallel` processes hold the experts together; those of a group are to be given the
@@ -161,6 +162,8 @@ def train(
                 return
     if run.average is not None:
         run.average.adopt(model)
+    if run.began_with is not None:
+        blend(model, run.began_with, share=recipe.start_share)
     run.engine.make_whole()
 
 
@@ -181,6 +184,7 @@ class _Run:
         self.recipe, self.asked, self.batches = recipe, asked, batches
         self.accelerator, self.groups = accelerator, groups
         self.task, model = task, task.model
+        self.began_with = trainable_weights(model) if recipe.start_share else None
         progress = None if start is None else self._read_progress(start)
         if start is not None and progress is not None and progress.format_version != WHOLE:
             with StatesReader(start) as reader:  # before the model is divided

@@ -80,6 +80,8 @@ class Recipe:
             the data; 0 runs the encoder in every step.
         max_positions: longer samples are dropped and counted.
         average: decay of the moving average of the weights that is the result; None takes the last weights.
+        start_share: how much of the weights that the stage began with is blended into its result at the end,
+            so that it keeps what they could (WiSE-FT, arXiv 2109.01903); only with `average`.
         precision: what products are computed in; sums and losses are fp32 either way.
         weights: what weights are held in. "bf16" takes half the memory for those that are frozen; those that
             train follow fp32 copies which the optimiser keeps.
@@ -111,6 +113,7 @@ class Recipe:
     eval_every: int = 500
     save_every: int = 500
     average: float | None = None
+    start_share: float = added(0.0)
     precision: Literal["fp32", "bf16"] = "fp32"
     weights: Literal["fp32", "bf16"] = added("fp32")
     recompute: Literal["none", "experts", "layers"] = added("none")
@@ -134,6 +137,11 @@ class Recipe:
         if self.weights != "fp32" and self.encoded_passes:
             raise ConfigError(
                 "encoded_passes keeps what an encoder in fp32 gives; with weights=bf16 set it to 0."
+            )
+        if not 0 <= self.start_share < 1 or (self.start_share and self.average is None):
+            raise ConfigError(
+                f"start_share is a share from 0 to less than 1, above 0 only with an average; got "
+                f"{self.start_share} with average={self.average}."
             )
         if self.max_bad_fraction is not None and not 0 <= self.max_bad_fraction <= 1:
             raise ConfigError(f"max_bad_fraction is a share from 0 to 1, got {self.max_bad_fraction}.")
